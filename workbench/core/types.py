@@ -1,0 +1,141 @@
+"""The vocabulary: what travels between the loop, the policies and the record.
+
+Shapes: B rows of the global batch, T tokens of a row, K domains, C clusters, N pool.
+Losses are nats per token; weights have mean 1 over the valid rows of the global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.core.errors import PolicyError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE_INDEX = -100
+"""Label of a token that is not predicted (the convention of `torch.nn.functional.cross_entropy`)."""
+
+
+class Signal(StrEnum):
+    """What a mixer may ask the loop to compute; the loop computes only what is asked for."""
+
+    DOMAIN_LOSS = "domain_loss"
+    DOMAIN_GRADIENTS = "domain_gradients"
+    TRACKED_NORMS = "tracked_norms"
+
+
+class Scope(StrEnum):
+    """Over which rows a reweighter normalises when a step is split into micro-batches."""
+
+    MICRO = "micro"
+    STEP = "step"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one optimiser step, on the host, in sampling order.
+
+    tokens_BT: int64 inputs; labels_BT: int64 next tokens, `IGNORE_INDEX` where not predicted;
+    sample_id_B, domain_B: int64; probability_B: float64, chance of the row's domain when drawn.
+    """
+
+    tokens_BT: Tensor
+    labels_BT: Tensor
+    sample_id_B: np.ndarray
+    domain_B: np.ndarray
+    probability_B: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sample_id_B)
+
+    def rows(self, rows: slice) -> Batch:
+        """A part of the batch, such as one micro-batch."""
+        return Batch(
+            self.tokens_BT[rows],
+            self.labels_BT[rows],
+            self.sample_id_B[rows],
+            self.domain_B[rows],
+            self.probability_B[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Probabilities over K named domains; validated on construction."""
+
+    domains: tuple[str, ...]
+    probability_K: np.ndarray
+
+    def __post_init__(self):
+        p = np.asarray(self.probability_K, dtype=np.float64)
+        if p.shape != (len(self.domains),):
+            raise PolicyError(
+                f"mixture has shape {p.shape} for {len(self.domains)} domains",
+                remedy="give one probability per domain",
+            )
+        if not np.isfinite(p).all() or (p < 0).any() or abs(p.sum() - 1) > 1e-6:
+            raise PolicyError(
+                f"mixture {p.tolist()} is not a probability vector",
+                remedy="give finite, non-negative probabilities that sum to 1",
+            )
+        object.__setattr__(self, "probability_K", p / p.sum())
+
+    @classmethod
+    def uniform(cls, domains: Sequence[str]) -> Mixture:
+        return cls(tuple(domains), np.full(len(domains), 1 / len(domains)))
+
+    def as_dict(self) -> dict[str, float]:
+        return dict(zip(self.domains, self.probability_K.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What one optimiser step showed, given to the mixer after the step.
+
+    loss_B: float32 per-row loss on the step's device; weight_B: the weights used; valid_B: bool.
+    domain_B: int64 on the host.  signals: only what the mixer's `needs` asked for.
+    """
+
+    step: int
+    domain_B: np.ndarray
+    sample_id_B: np.ndarray
+    loss_B: Tensor
+    weight_B: Tensor
+    valid_B: Tensor
+    signals: dict[Signal, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Candidate rows a selector may choose from.
+
+    sample_id_N, domain_N: int64; tokens_N: active tokens of each row.
+    """
+
+    sample_id_N: np.ndarray
+    domain_N: np.ndarray
+    tokens_N: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sample_id_N)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Chosen rows, each with the reason for it."""
+
+    sample_id_N: np.ndarray
+    reason_N: Sequence[str]
+
+    def __post_init__(self):
+        if len(self.sample_id_N) != len(self.reason_N):
+            raise PolicyError(
+                f"{len(self.sample_id_N)} rows selected with {len(self.reason_N)} reasons",
+                remedy="give one reason per row",
+            )
