@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 IGNORE_INDEX = -100
-"""Label of a token that is not predicted (the convention of `torch.nn.functional.cross_entropy`)."""
+"""Label of a token that is not predicted, as in `torch.nn.functional.cross_entropy`."""
 
 
 class Signal(StrEnum):
