@@ -17,6 +17,7 @@ from workbench.core.registry import MIXERS, REWEIGHTERS, SELECTORS, Registry
 from workbench.core.types import (
     IGNORE_INDEX,
     Batch,
+    Domains,
     Mixture,
     Pool,
     Scope,
@@ -33,6 +34,7 @@ __all__ = [
     "Batch",
     "ConfigError",
     "DataError",
+    "Domains",
     "Mixer",
     "Mixture",
     "ModelError",

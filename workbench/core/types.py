@@ -25,7 +25,6 @@ IGNORE_INDEX = -100
 class Signal(StrEnum):
     """What a mixer may ask the loop to compute; the loop computes only what is asked for."""
 
-    DOMAIN_LOSS = "domain_loss"
     DOMAIN_GRADIENTS = "domain_gradients"
     TRACKED_NORMS = "tracked_norms"
 
@@ -63,6 +62,14 @@ class Batch:
             self.domain_B[rows],
             self.probability_B[rows],
         )
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The K domains of a corpus, given to every mixer: names in order, training rows of each."""
+
+    names: tuple[str, ...]
+    rows_K: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""The static mixer: one mixture for the whole run.
+
+    MIXERS.build("static", domains, mixture={"code": 0.2, "prose": 0.8})
+
+Shapes: K domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from workbench.core import (
+    MIXERS,
+    ConfigError,
+    Domains,
+    Mixture,
+    Signal,
+    StepOutcome,
+    unknown_name,
+)
+
+
+@MIXERS.register("static")
+class Static:
+    """Fixed probabilities.  No state fields.
+
+    Args:
+        domains: the corpus' domains, supplied by the loop.
+        mixture: `uniform`, `natural` (in proportion to training tokens), or a mapping from
+            domain to a non-negative number; missing domains get 0, the rest is scaled to sum 1.
+    """
+
+    needs: frozenset[Signal] = frozenset()
+
+    def __init__(self, domains: Domains, *, mixture: str | Mapping[str, float] = "uniform"):
+        self._mixture = Mixture(domains.names, _probabilities(domains, mixture))
+
+    def propose(self, step: int) -> Mixture:
+        return self._mixture
+
+    def observe(self, outcome: StepOutcome) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def _probabilities(domains: Domains, mixture: str | Mapping[str, float]) -> np.ndarray:
+    if isinstance(mixture, str):
+        named = {"uniform": np.ones(len(domains.names)), "natural": domains.rows_K}
+        if mixture not in named:
+            problem, remedy = unknown_name("mixture", mixture, named)
+            raise ConfigError(problem, remedy=remedy)
+        share_K = np.asarray(named[mixture], dtype=np.float64)
+    else:
+        for name in mixture:
+            if name not in domains.names:
+                problem, remedy = unknown_name("domain", name, domains.names)
+                raise ConfigError(f"{problem} in mixture", remedy=remedy)
+        share_K = np.array([float(mixture.get(name, 0.0)) for name in domains.names])
+    if not np.isfinite(share_K).all() or (share_K < 0).any() or share_K.sum() <= 0:
+        raise ConfigError(
+            f"mixture {mixture} has no valid probabilities",
+            remedy="give finite, non-negative numbers, at least one above 0",
+        )
+    return share_K / share_K.sum()
