@@ -168,8 +168,8 @@ class RunConfig(Part):
     def read(cls, path: str | Path) -> RunConfig:
         """A RunConfig from a JSON file, or from the `config` entry of a run's config.json."""
         try:
-            fields = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
+            fields = dict(json.loads(Path(path).read_text()))
+        except (OSError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"cannot read a config from {path}: {error}", remedy="give a JSON file"
             ) from None
