@@ -1,0 +1,179 @@
+"""Notebooks without a front end: parameters in, executed copy out.
+
+    execute("notebooks/00_tour.ipynb", "out/tour.ipynb", {"profile": "ci", "seed": 1})
+
+papermill runs the cells; this module makes its unknown parameters an error, keeps widget state out
+of the copy, passes on what a cell prints while it runs, and turns a failed cell into one line.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.core import ConfigError, RunError, unknown_name
+
+if TYPE_CHECKING:
+    from papermill.exceptions import PapermillExecutionError
+
+Progress = Callable[[str, int, int | None], None]
+"""progress(what, done, total): called when a cell starts and for every line a cell prints."""
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_FAILED_LINE = re.compile(r"Cell In\[\d+\], line (\d+)")
+
+
+def execute(
+    notebook: str | Path,
+    output: str | Path,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    progress: Progress | None = None,
+    timeout_seconds: int | None = None,
+) -> Path:
+    """Run every cell of a notebook and store the executed copy, also when a cell fails.
+
+    Args:
+        notebook: an .ipynb file with a cell tagged `parameters`.
+        output: where the executed copy goes; folders are created.
+        parameters: values for names of that cell; paths are passed as text.
+        progress: told the code cell at work and the last line it printed.
+        timeout_seconds: the longest a single cell may take; None for no limit.
+    Returns:
+        The path of the executed copy.
+    Raises:
+        ConfigError: a parameter that the notebook does not have, naming the nearest.
+        RunError: the notebook is missing, or a cell failed or took too long.
+    """
+    notebook, output = Path(notebook), Path(output)
+    if not notebook.is_file():
+        raise RunError(f"{notebook} is not a notebook", remedy="give the path of an .ipynb file")
+    values = {name: _plain(value) for name, value in (parameters or {}).items()}
+    if values:
+        _check_parameters(notebook, values)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _run_cells(notebook, output, values, progress, timeout_seconds)
+    return output
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _check_parameters(notebook: Path, values: Mapping[str, Any]) -> None:
+    import papermill
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            known = papermill.inspect_notebook(notebook)
+        except ValueError:
+            raise ConfigError(
+                f"{notebook.name} names no kernel", remedy="open it in JupyterLab and save it"
+            ) from None
+    for name in values:
+        if name not in known:
+            problem, remedy = unknown_name("parameter", name, known)
+            raise ConfigError(f"{problem} of {notebook.name}", remedy=remedy)
+
+
+def _run_cells(
+    notebook: Path,
+    output: Path,
+    values: dict[str, Any],
+    progress: Progress | None,
+    timeout_seconds: int | None,
+) -> None:
+    import nbformat
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    cells = nbformat.read(notebook, as_version=4).cells
+    # papermill adds one cell, with the values, after the tagged one.
+    total = sum(cell.cell_type == "code" for cell in cells) + bool(values)
+    reader = _Reader(progress or _silent, total)
+    try:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            values,
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=reader,
+            stderr_file=reader,
+            execution_timeout=timeout_seconds,
+            on_cell_start=reader.cell_started,
+            store_widget_state=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise _failed_cell(notebook, output, error) from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        reason = (
+            f"took longer than {timeout_seconds} s"
+            if isinstance(error, CellTimeoutError)
+            else "ended its kernel (out of memory?)"
+        )
+        raise RunError(
+            f"{notebook.name}: code cell {reader.done + 1} {reason}",
+            remedy=f"the cells before it are in {output}; use a smaller profile",
+        ) from None
+    reader.finished()
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    return None
+
+
+class _Reader:
+    """The file papermill writes the cells' printed text to; passes whole lines on."""
+
+    def __init__(self, progress: Progress, total: int):
+        self._progress = progress
+        self._total = total
+        self._partial = ""
+        self._started = 0
+
+    @property
+    def done(self) -> int:
+        return max(0, self._started - 1)
+
+    def cell_started(self, cell: Any, cell_index: int) -> None:
+        del cell_index
+        if cell.cell_type == "code":
+            self._started += 1
+            self._tell(_title(cell.source))
+
+    def write(self, text: str) -> None:
+        *lines, self._partial = (self._partial + text).replace("\r", "\n").split("\n")
+        for line in lines:
+            if line.strip():
+                self._tell(_ANSI.sub("", line).strip())
+
+    def flush(self) -> None:
+        return None
+
+    def finished(self) -> None:
+        self._progress("done", self._total, self._total)
+
+    def _tell(self, what: str) -> None:
+        self._progress(what, self.done, self._total)
+
+
+def _title(source: str) -> str:
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    return lines[0][:60] if lines else ""
+
+
+def _failed_cell(notebook: Path, output: Path, error: PapermillExecutionError) -> RunError:
+    lines = str(error.source).splitlines()
+    traceback = _ANSI.sub("", "\n".join(error.traceback))
+    match = _FAILED_LINE.search(traceback)
+    number = int(match[1]) if match else 0
+    at = f" at `{lines[number - 1].strip()}`" if 0 < number <= len(lines) else ""
+    return RunError(
+        f"{notebook.name}: cell [{error.exec_count}] failed{at}: {error.ename}: {error.evalue}",
+        remedy=f"the executed part is in {output}",
+    )
