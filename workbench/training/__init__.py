@@ -1,1 +1,6 @@
-"""training"""
+"""The loop that trains, and the handle of a run."""
+
+from workbench.training.loop import Callback
+from workbench.training.run import Run, default_cache_dir, open_run, resume, start, train
+
+__all__ = ["Callback", "Run", "default_cache_dir", "open_run", "resume", "start", "train"]

@@ -1,0 +1,243 @@
+"""The only place where things happen in order: one loop for every combination of policies.
+
+    Loop(state, folder, controls, callbacks).run()
+
+At a step boundary N (N steps are done): evaluate, checkpoint, apply what was asked, then step N.
+Between boundaries nothing is read from the device, printed or written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from workbench.config import RunConfig
+from workbench.core import ConfigError, StepOutcome, WorkbenchError
+from workbench.evaluation import held_out_loss
+from workbench.tracking import RunFolder
+from workbench.training import checkpoint
+from workbench.training.controls import Controls
+from workbench.training.record import Recorder
+from workbench.training.state import TrainState, check_policies
+from workbench.training.step import NonFiniteStep, train_step
+
+LIVE_TRAINING_FIELDS = (
+    "total_steps",
+    "record_every_steps",
+    "ledger_every_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+    "evaluate_every_steps",
+)
+
+
+class Callback(Protocol):
+    """Code of the user's that watches a run; it may read everything and must change nothing."""
+
+    def on_step(self, outcome: StepOutcome) -> None:
+        """After every step, in the hot loop: keep it free of host syncs."""
+
+    def on_events(self, events: Sequence[dict[str, Any]]) -> None:
+        """After events were written, a few times a second."""
+
+
+class Loop:
+    """Runs a state to its last step, writing a run folder."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        folder: RunFolder,
+        controls: Controls,
+        callbacks: Sequence[Callback] = (),
+        *,
+        replay: Iterable[dict[str, Any]] = (),
+    ):
+        self.state = state
+        self.folder = folder
+        self.controls = controls
+        self.callbacks = callbacks
+        self.recorder = Recorder(folder, state.corpus)
+        self._replay = sorted(replay, key=lambda event: event["step"])
+        self._saved_step = state.step
+        self._evaluated_step: int | None = None
+
+    def run(self) -> None:
+        """Steps until done or stopped; a failure is recorded in the folder and raised again."""
+        state = self.state
+        try:
+            while True:
+                self._boundary()
+                asked_to_stop = self._obey()
+                if asked_to_stop or state.step >= state.config.training.total_steps:
+                    break
+                self._step()
+            self._end("stopped" if state.step < state.config.training.total_steps else "finished")
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _step(self) -> None:
+        state, training = self.state, self.state.config.training
+        began = time.perf_counter()
+        drawn_before = state.sampler.state_dict()
+        mixture = state.mixer.propose(state.step)
+        state.sampler.set_mixture(mixture)
+        batch = state.sampler.draw(state.step)
+        try:
+            stepped = train_step(state, batch)
+        except NonFiniteStep as error:
+            state.sampler.load_state_dict(drawn_before)
+            self._save()
+            self.recorder.add(error.stepped, batch, mixture, time.perf_counter() - began)
+            self._flush()
+            raise
+        state.mixer.observe(stepped.outcome)
+        for callback in self.callbacks:
+            callback.on_step(stepped.outcome)
+        state.step += 1
+        self.recorder.add(stepped, batch, mixture, time.perf_counter() - began)
+        if state.step % training.record_every_steps == 0:
+            self._flush()
+            if self.recorder.ledger_steps >= training.ledger_every_steps:
+                self.recorder.flush_ledger()
+
+    def _boundary(self) -> None:
+        """Evaluate and checkpoint where they are due, in this order on a resume too."""
+        step, training = self.state.step, self.state.config.training
+        if step % training.evaluate_every_steps == 0:
+            self._evaluate()
+        if step % training.checkpoint_every_steps == 0:
+            self._checkpoint()
+
+    def _evaluate(self) -> None:
+        if self._evaluated_step == self.state.step:
+            return
+        self._evaluated_step = self.state.step
+        self._flush()
+        state, training = self.state, self.state.config.training
+        began = time.perf_counter()
+        losses = held_out_loss(
+            state.model,
+            state.corpus,
+            rows_per_domain=training.held_out_rows,
+            batch_rows=training.micro_batch_rows or training.batch_rows,
+            device=training.device,
+            precision=training.precision,
+        )
+        mean = sum(losses.values()) / len(losses)
+        seconds = time.perf_counter() - began
+        self._emit("held_out", losses=losses, mean_nats=mean, seconds=seconds)
+
+    def _checkpoint(self) -> None:
+        # The record up to this step is on disk before the checkpoint that continues from it.
+        self._flush()
+        self.recorder.flush_ledger()
+        self._save()
+
+    def _save(self) -> None:
+        """A checkpoint, unless this step's is there already (step 0 starts from the config)."""
+        if self._saved_step == self.state.step:
+            return
+        checkpoint.save(self.folder, self.state, keep=self.state.config.training.keep_checkpoints)
+        self._saved_step = self.state.step
+
+    def _obey(self) -> bool:
+        """Apply changes and pauses asked for; True when asked to stop."""
+        while self._replay and self._replay[0]["step"] <= self.state.step:
+            self._change(self._replay.pop(0)["changes"], record=False)
+        asked = self.controls.take()
+        for changes in asked.changes:
+            self._change(changes, record=True)
+        if asked.paused and not asked.stop:
+            self._flush()
+            self.recorder.flush_ledger()
+            self._emit("paused")
+            while asked.paused and not asked.stop:
+                self.controls.wait_while_paused()
+                asked = self.controls.take()
+                for changes in asked.changes:
+                    self._change(changes, record=True)
+            self._emit("unpaused")
+        return asked.stop
+
+    def _change(self, changes: dict[str, Any], *, record: bool) -> None:
+        """Recorded before it takes effect, so that a resume replays it at the same step."""
+        config = check_change(self.state.config, changes)
+        if record:
+            self._emit("set", changes=changes)
+        self.state.change(config)
+
+    def _flush(self) -> None:
+        self._told(self.recorder.flush())
+
+    def _emit(self, kind: str, **fields: Any) -> None:
+        self.folder.append(kind, self.state.step, **fields)
+        self._told([{"kind": kind, "step": self.state.step, **fields}])
+
+    def _told(self, events: Sequence[dict[str, Any]]) -> None:
+        if events:
+            for callback in self.callbacks:
+                callback.on_events(events)
+
+    def _end(self, kind: str) -> None:
+        self._evaluate()
+        self._checkpoint()
+        self.folder.write_summary(summarise(self.folder, kind))
+        self._emit(kind)
+
+    def _fail(self, error: BaseException) -> None:
+        """Record why the run ended, as far as the disk still allows."""
+        # A full disk fails here too; the first error is the one to show.
+        with suppress(OSError, WorkbenchError):
+            if isinstance(error, KeyboardInterrupt):
+                return self._emit("stopped")
+            self.recorder.flush_ledger()
+            known = isinstance(error, WorkbenchError)
+            self._emit(
+                "failed",
+                problem=error.problem if known else f"{type(error).__name__}: {error}",
+                remedy=error.remedy if known else f"workbench resume {self.folder.path}",
+            )
+
+
+def check_change(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+    """The config with `changes`, all of which a running loop can take over.
+
+    Raises:
+        ConfigError: unknown name or value, or a setting that only a new run can have.
+    """
+    changed = config.change(**changes)
+    live = {f"training.{name}" for name in LIVE_TRAINING_FIELDS}
+    for difference in checkpoint.differences(config.to_dict(), changed.to_dict()):
+        name = difference.split(":")[0]
+        if name.split(".")[0] in ("mixer", "reweighter", "optimizer") or name in live:
+            continue
+        raise ConfigError(
+            f"'{name}' cannot change during a run",
+            remedy="start a new run; changeable: mixer, reweighter, optimizer, "
+            + ", ".join(sorted(live)),
+        )
+    check_policies(changed)
+    return changed
+
+
+def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
+    """The run in a few numbers, derived from its events."""
+    steps, held_out = folder.events("step"), folder.events("held_out")
+    busy_seconds = sum(event["seconds"] for event in steps)
+    tokens = sum(event["tokens"] for event in steps)
+    last = held_out[-1] if held_out else {}
+    return {
+        "outcome": outcome,
+        "steps": len(steps),
+        "tokens": tokens,
+        "train_seconds": busy_seconds,
+        "evaluate_seconds": sum(event.get("seconds", 0.0) for event in held_out),
+        "tokens_per_second": tokens / busy_seconds if busy_seconds else None,
+        "final_loss": steps[-1]["loss"] if steps else None,
+        "held_out": last.get("losses"),
+        "held_out_mean_nats": last.get("mean_nats"),
+    }

@@ -1,0 +1,172 @@
+"""What each step showed, collected on the device and read back a few steps at a time.
+
+    recorder.add(stepped, batch, mixture, seconds)     # hot loop: appends references, no sync
+    events = recorder.flush()                          # one transfer; events and ledger rows
+
+Shapes: S steps waiting, B rows of a step, K domains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.core import IGNORE_INDEX, Batch, Mixture, NumericsError
+from workbench.data import PreparedCorpus
+from workbench.tracking import RunFolder
+from workbench.training.step import Stepped
+
+EXCERPT_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    stepped: Stepped
+    batch: Batch
+    mixture: Mixture
+    seconds: float
+
+
+class Recorder:
+    """Turns finished steps into events and ledger rows of a run folder."""
+
+    def __init__(self, folder: RunFolder, corpus: PreparedCorpus):
+        self._folder = folder
+        self._corpus = corpus
+        self._waiting: list[_Waiting] = []
+        self._rows: list[dict[str, np.ndarray]] = []
+
+    def add(self, stepped: Stepped, batch: Batch, mixture: Mixture, seconds: float) -> None:
+        self._waiting.append(_Waiting(stepped, batch, mixture, seconds))
+
+    @property
+    def ledger_steps(self) -> int:
+        """Steps whose ledger rows are read back but not yet written."""
+        return len(self._rows)
+
+    def flush(self) -> list[dict[str, Any]]:
+        """Read the waiting steps back and write their events.
+
+        Raises:
+            NumericsError: a step's loss or gradient was not finite; names the rows and their text.
+                Everything up to and including that step is recorded first.
+        """
+        if not self._waiting:
+            return []
+        loss_SB, weight_SB, valid_SB, norm_S = self._read_back()
+        waiting, self._waiting = self._waiting, []
+        events, failed = [], None
+        for i, entry in enumerate(waiting):
+            columns = self._ledger_rows(entry, loss_SB[i], weight_SB[i])
+            self._rows.append(columns)
+            events.append(_step_event(entry, loss_SB[i], weight_SB[i], valid_SB[i], norm_S[i]))
+            bad_B = valid_SB[i] & ~np.isfinite(loss_SB[i])
+            if bad_B.any() or not np.isfinite(norm_S[i]):
+                failed = (entry, bad_B)
+                break
+        self._folder.append_many(events)
+        if failed:
+            raise self._non_finite(*failed)
+        return events
+
+    def flush_ledger(self) -> None:
+        """Write the ledger rows read back so far as one part."""
+        if not self._rows:
+            return
+        columns = {
+            name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]
+        }
+        first, last = int(self._rows[0]["step"][0]), int(self._rows[-1]["step"][0])
+        self._folder.write_ledger(columns, first, last)
+        self._rows = []
+
+    def _read_back(self) -> tuple[np.ndarray, ...]:
+        outcomes = [entry.stepped.outcome for entry in self._waiting]
+        packed_S3B = torch.stack(
+            [torch.stack([o.loss_B, o.weight_B, o.valid_B.float()]) for o in outcomes]
+        )
+        norm_S = torch.stack([entry.stepped.grad_norm.detach() for entry in self._waiting])
+        host_S3B = packed_S3B.cpu().numpy()
+        return host_S3B[:, 0], host_S3B[:, 1], host_S3B[:, 2] > 0, norm_S.float().cpu().numpy()
+
+    def _ledger_rows(
+        self, entry: _Waiting, loss_B: np.ndarray, weight_B: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        names = np.array(self._corpus.domains, dtype=object)
+        return {
+            "step": np.full(len(entry.batch), entry.stepped.outcome.step, dtype=np.int32),
+            "sample_id": entry.batch.sample_id_B,
+            "domain": names[entry.batch.domain_B],
+            "probability": entry.batch.probability_B.astype(np.float32),
+            "loss": loss_B,
+            "weight": weight_B,
+        }
+
+    def _non_finite(self, entry: _Waiting, bad_B: np.ndarray) -> NumericsError:
+        step = entry.stepped.outcome.step
+        if not bad_B.any():
+            return NumericsError(
+                f"step {step}: the gradient norm is not finite although every loss is",
+                remedy=REMEDY.format(step=step, path=self._folder.path),
+            )
+        ids = entry.batch.sample_id_B[bad_B]
+        shown = "; ".join(f"{i}: {self._excerpt(int(i))}" for i in ids[:3])
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        return NumericsError(
+            f"step {step}: the loss of {len(ids)} of {len(bad_B)} rows is not finite, rows "
+            f"{shown}{more}",
+            remedy=REMEDY.format(step=step, path=self._folder.path),
+        )
+
+    def _excerpt(self, sample_id: int) -> str:
+        text = " ".join(self._corpus.text(sample_id).split())
+        return repr(text[:EXCERPT_CHARACTERS])
+
+
+REMEDY = (
+    "the checkpoint before step {step} is kept: lower the rate and continue with "
+    "`workbench resume {path} --set peak_lr=…`"
+)
+
+
+def _step_event(
+    entry: _Waiting,
+    loss_B: np.ndarray,
+    weight_B: np.ndarray,
+    valid_B: np.ndarray,
+    grad_norm: float,
+) -> dict[str, Any]:
+    loss, weight, domain = loss_B[valid_B], weight_B[valid_B], entry.batch.domain_B[valid_B]
+    rows = max(1, len(loss))
+    squares = float((weight**2).sum())
+    event = {
+        "kind": "step",
+        "step": entry.stepped.outcome.step,
+        "loss": _mean(loss),
+        "weighted_loss": float((weight * loss).sum() / rows),
+        "lr": entry.stepped.learning_rate,
+        "grad_norm": float(grad_norm),
+        "tokens": int((entry.batch.labels_BT != IGNORE_INDEX).sum()),
+        "seconds": entry.seconds,
+        "ess_fraction": float(weight.sum() ** 2 / squares / rows) if squares > 0 else 0.0,
+        "max_weight": float(weight.max(initial=0.0)),
+        "mixture": entry.mixture.as_dict(),
+        "sample_share": {},
+        "weight_share": {},
+        "domain_loss": {},
+    }
+    total_weight = float(weight.sum())
+    for k, name in enumerate(entry.mixture.domains):
+        own = domain == k
+        event["sample_share"][name] = float(own.sum() / rows)
+        event["weight_share"][name] = float(weight[own].sum() / total_weight) if total_weight else 0
+        if own.any():
+            event["domain_loss"][name] = _mean(loss[own])
+    return event
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

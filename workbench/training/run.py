@@ -1,0 +1,281 @@
+"""Start, resume and hold runs.
+
+run = train(config, "runs/a")          # in this thread, until done
+run = start(config, "runs/a")          # in the background; the notebook stays free
+run.pause(); run.set(temperature=0.4); run.resume(); run.stop(); run.wait()
+run = resume("runs/a")                 # continues to the bit from the newest checkpoint
+run = open_run("runs/a")               # read only
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from workbench.config import RunConfig
+from workbench.core import RunError
+from workbench.data import PreparedCorpus, prepare
+from workbench.tracking import Ledger, RunFolder
+from workbench.training import checkpoint
+from workbench.training.controls import Controls
+from workbench.training.device import environment, keep_freed_memory, resolve
+from workbench.training.loop import Callback, Loop, check_change
+from workbench.training.state import TrainState, build_state, check_policies
+
+WAIT_POLL_SECONDS = 0.2
+
+
+class Run:
+    """A run folder and, while this process is training it, the thread that does."""
+
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        self._thread: threading.Thread | None = None
+        self._controls = Controls()
+        self._config: RunConfig | None = None
+        self._error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {self.status()})"
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def config(self) -> RunConfig:
+        """The settings in force: those the run started with and the changes made since."""
+        config = RunConfig(**self.folder.config)
+        for event in self.folder.events("set"):
+            config = config.change(**event["changes"])
+        return config
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.folder.ledger
+
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        return self.folder.events(kind)
+
+    def status(self) -> str:
+        return self.folder.status()
+
+    def summary(self) -> dict[str, Any] | None:
+        return self.folder.summary()
+
+    @property
+    def live(self) -> bool:
+        """Whether a background thread of this process is training it."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the background thread, if it failed."""
+        return self._error
+
+    def pause(self) -> None:
+        """Hold before the next step; everything recorded so far is written."""
+        self._live_controls().pause()
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._live_controls().resume()
+
+    def stop(self) -> None:
+        """End before the next step with a checkpoint; `workbench.resume(path)` continues it."""
+        self._live_controls().stop()
+
+    def set(self, **changes: Any) -> None:
+        """Change settings at the next step boundary, as an event of the run.
+
+        `run.set(temperature=0.4)`, `run.set(reweighter="linupper")`, `run.set(peak_lr=1e-4)`.
+
+        Raises:
+            ConfigError: unknown name or value, or a setting that only a new run can have.
+        """
+        controls = self._live_controls()
+        assert self._config is not None
+        self._config = check_change(self._config, changes)
+        controls.change(changes)
+
+    def wait(self, timeout_seconds: float | None = None) -> Run:
+        """Until the background thread ends; raises what it raised.
+
+        An interrupt of the waiting cell leaves the run going.
+        """
+        if self._thread is not None:
+            remaining = timeout_seconds
+            while self._thread.is_alive() and (remaining is None or remaining > 0):
+                self._thread.join(WAIT_POLL_SECONDS)
+                remaining = None if remaining is None else remaining - WAIT_POLL_SECONDS
+            if self._error is not None:
+                raise self._error
+        return self
+
+    def _live_controls(self) -> Controls:
+        if not self.live:
+            raise RunError(
+                f"{self.path} is not training in this process (it is {self.status()})",
+                remedy=f"continue it with workbench.resume({str(self.path)!r}, background=True)",
+            )
+        return self._controls
+
+    def _train(self, work: Callable[[Controls], None], *, background: bool) -> Run:
+        if not background:
+            work(self._controls)
+            return self
+        self._thread = threading.Thread(
+            target=self._guard, args=(work,), name=f"train {self.path.name}", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def _guard(self, work: Callable[[Controls], None]) -> None:
+        try:
+            work(self._controls)
+        except BaseException as error:
+            self._error = error
+            # Shows in the notebook under the cell that started the run.
+            print(f"run {self.path.name} failed: {error}", file=sys.stderr, flush=True)
+
+
+def train(
+    config: RunConfig,
+    out_dir: str | Path,
+    *,
+    if_exists: Literal["error", "resume"] = "error",
+    callbacks: Sequence[Callback] = (),
+    cache_dir: str | Path | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
+    background: bool = False,
+) -> Run:
+    """Train `config` into the run folder `out_dir`/`config.name`.
+
+    Args:
+        if_exists: `resume` continues a folder of the same config, or returns it when it is
+            finished, so that a killed notebook can simply be run again.
+        callbacks: see `Callback`.
+        cache_dir: where prepared corpora are kept; see `default_cache_dir`.
+        progress: told about the preparation of the corpus as (what, done, total).
+    Raises:
+        WorkbenchError: anything that cannot work, before the first step where possible.
+    """
+    check_policies(config)
+    config = resolve(config)
+    path = Path(out_dir) / config.name
+    if RunFolder.holds_run(path) and if_exists == "resume":
+        folder = RunFolder.open(path)
+        checkpoint.check_same_config(folder, config)
+        if folder.status() == "finished":
+            return Run(folder)
+        return resume(path, callbacks=callbacks, cache_dir=cache_dir, background=background)
+    if RunFolder.holds_run(path):
+        RunFolder.create(path, config={}, environment={})
+    corpus = _prepare(config, cache_dir, progress)
+    state = build_state(config, corpus)
+    folder = RunFolder.create(
+        path,
+        config=config.to_dict(),
+        environment=environment(config, content_hash=corpus.content_hash),
+    )
+    return _launch(Run(folder), state, "started", [], callbacks, background=background)
+
+
+def start(config: RunConfig, out_dir: str | Path, **options: Any) -> Run:
+    """`train` in a background thread; returns as soon as the first step is under way."""
+    return train(config, out_dir, background=True, **options)
+
+
+def resume(
+    path: str | Path,
+    *,
+    step: int | None = None,
+    changes: dict[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    cache_dir: str | Path | None = None,
+    background: bool = False,
+) -> Run:
+    """Continue a run that was stopped, failed or killed, to the bit on a CPU.
+
+    Args:
+        step: which checkpoint; the newest when None.
+        changes: settings to change as it continues, as in `Run.set`.
+    Raises:
+        RunError: another process is writing the run, the checkpoint is corrupt or belongs to
+            another config or corpus.
+    """
+    folder = RunFolder.open(path)
+    run = Run(folder)
+    if folder.status() == "finished" and step is None and not changes:
+        return run
+    config = resolve(RunConfig(**folder.config))
+    check_policies(config)
+    corpus = _prepare(config, cache_dir, None)
+    saved = checkpoint.load(folder, content_hash=corpus.content_hash, step=step)
+    state = build_state(config, corpus)
+    if saved is not None:
+        state.load_state_dict(saved)
+    replay = [event for event in folder.events("set") if event["step"] >= state.step]
+    if changes:
+        check_change(state.config, changes)
+        run._controls.change(changes)
+    return _launch(run, state, "resumed", replay, callbacks, background=background)
+
+
+def open_run(path: str | Path) -> Run:
+    """A run as it is on disk, for figures, ledger queries and comparison."""
+    return Run(RunFolder.open(path))
+
+
+def default_cache_dir() -> Path:
+    """`$WORKBENCH_CACHE`, or `.cache/workbench` in the home directory."""
+    return Path(os.environ.get("WORKBENCH_CACHE") or Path.home() / ".cache" / "workbench")
+
+
+def _prepare(
+    config: RunConfig,
+    cache_dir: str | Path | None,
+    progress: Callable[[str, int, int | None], None] | None,
+) -> PreparedCorpus:
+    return prepare(
+        config.corpus,
+        config.tokenizer,
+        config.rows,
+        cache_dir=cache_dir or default_cache_dir(),
+        progress=progress,
+    )
+
+
+def _launch(
+    run: Run,
+    state: TrainState,
+    how: str,
+    replay: list[dict[str, Any]],
+    callbacks: Sequence[Callback],
+    *,
+    background: bool,
+) -> Run:
+    run._config = state.config
+
+    # Taken here, not in the thread, so that a second writer is an error of this call.
+    locked = ExitStack()
+    locked.enter_context(run.folder.lock())
+
+    def work(controls: Controls) -> None:
+        keep_freed_memory()
+        if state.config.training.threads:
+            torch.set_num_threads(state.config.training.threads)
+        with locked:
+            if how == "resumed":
+                run.folder.rewind(state.step)
+            run.folder.append(how, state.step)
+            Loop(state, run.folder, controls, callbacks, replay=replay).run()
+
+    return run._train(work, background=background)
