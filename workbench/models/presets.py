@@ -1,0 +1,66 @@
+"""Shapes of the built-in decoders, as functions of vocabulary and context.
+
+    fields = tiny(vocab_size=4096, context_tokens=128)      # fields of a `transformers` config
+
+A preset returns plain fields, so that overrides are merged before the config derives others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Fields = dict[str, Any]
+
+
+def tiny(vocab_size: int, context_tokens: int) -> Fields:
+    """Llama-shaped, 4 layers × 128, tied: 1.3 M parameters at a vocabulary of 4096."""
+    return _llama(vocab_size, context_tokens, layers=4, heads=4, width=128, intermediate_width=352)
+
+
+def small(vocab_size: int, context_tokens: int) -> Fields:
+    """Llama-shaped, 6 layers × 320, tied: 10 M parameters at a vocabulary of 8192."""
+    return _llama(vocab_size, context_tokens, layers=6, heads=5, width=320, intermediate_width=864)
+
+
+def mini_124m(vocab_size: int, context_tokens: int) -> Fields:
+    """GPT-2-shaped, 12 layers × 768, tied: 124 M parameters at V = 50 257, 1024 tokens.
+
+    The smallest model of Radford et al. 2019, which the published systems train.
+    """
+    return {
+        "model_type": "gpt2",
+        "vocab_size": vocab_size,
+        "n_positions": context_tokens,
+        "n_layer": 12,
+        "n_head": 12,
+        "n_embd": 768,
+    }
+
+
+def _llama(
+    vocab_size: int,
+    context_tokens: int,
+    *,
+    layers: int,
+    heads: int,
+    width: int,
+    intermediate_width: int,
+) -> Fields:
+    return {
+        "model_type": "llama",
+        "vocab_size": vocab_size,
+        "max_position_embeddings": context_tokens,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_size": width,
+        "intermediate_size": intermediate_width,
+        "tie_word_embeddings": True,
+    }
+
+
+PRESETS: dict[str, Callable[[int, int], Fields]] = {
+    "tiny": tiny,
+    "small": small,
+    "mini-124m": mini_124m,
+}
