@@ -1,0 +1,38 @@
+"""The static mixer: what a mixture may be given as."""
+
+import numpy as np
+import pytest
+
+from workbench.core import MIXERS, ConfigError, Domains
+from workbench.mixing import Static
+
+DOMAINS = Domains(("code", "prose", "noise"), np.array([100, 300, 600]))
+
+
+def test_uniform_gives_every_domain_the_same():
+    assert Static(DOMAINS).propose(0).probability_K.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_natural_follows_the_training_rows():
+    mixture = Static(DOMAINS, mixture="natural").propose(5)
+    assert mixture.probability_K.tolist() == pytest.approx([0.1, 0.3, 0.6])
+
+
+def test_given_numbers_are_scaled_and_missing_domains_get_nothing():
+    mixture = Static(DOMAINS, mixture={"prose": 3, "code": 1}).propose(0)
+    assert mixture.as_dict() == pytest.approx({"code": 0.25, "prose": 0.75, "noise": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("mixture", "says"),
+    [
+        ({"prosa": 1}, "did you mean 'prose'"),
+        ("unifrom", "did you mean 'uniform'"),
+        ({"code": -1, "prose": 2}, "non-negative"),
+        ({"code": float("nan")}, "finite"),
+        ({}, "at least one above 0"),
+    ],
+)
+def test_an_impossible_mixture_is_refused_with_a_remedy(mixture, says):
+    with pytest.raises(ConfigError, match=says):
+        MIXERS.build("static", DOMAINS, mixture=mixture)

@@ -1,0 +1,132 @@
+"""The contract every registered policy passes: valid, stateful, deterministic, tolerant, strict."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+import workbench.mixing
+import workbench.reweighting  # noqa: F401
+from workbench.core import (
+    MIXERS,
+    REWEIGHTERS,
+    ConfigError,
+    Domains,
+    Mixer,
+    Reweighter,
+    StepOutcome,
+)
+
+DOMAINS = Domains(("a", "b", "c", "empty"), np.array([400, 300, 200, 100]))
+
+
+def losses(seed: int, rows: int = 16) -> torch.Tensor:
+    return 2 + 3 * torch.rand(rows, generator=torch.Generator().manual_seed(seed))
+
+
+def outcome(step: int) -> StepOutcome:
+    """A step in which the domain `empty` has no sample."""
+    domain_B = np.random.default_rng(step).integers(0, 3, size=16)
+    loss_B = losses(step)
+    return StepOutcome(
+        step=step,
+        domain_B=domain_B,
+        sample_id_B=domain_B << 40,
+        loss_B=loss_B,
+        weight_B=torch.ones(16),
+        valid_B=torch.ones(16, dtype=torch.bool),
+    )
+
+
+def through_a_checkpoint(state: dict) -> dict:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+reweighters = pytest.mark.parametrize("name", REWEIGHTERS.names())
+mixers = pytest.mark.parametrize("name", MIXERS.names())
+
+
+@reweighters
+def test_weights_are_valid_and_have_mean_one_over_the_valid_rows(name):
+    reweighter = REWEIGHTERS.build(name)
+    assert isinstance(reweighter, Reweighter)
+    valid_B = torch.arange(16) % 5 != 0
+    for step in (0, 1, 10_000):
+        weight_B = reweighter.weigh(losses(step), valid_B, step)
+        assert weight_B.shape == (16,) and weight_B.dtype == torch.float32
+        assert torch.isfinite(weight_B).all() and (weight_B >= 0).all()
+        assert (weight_B[~valid_B] == 0).all()
+        assert weight_B[valid_B].mean().item() == pytest.approx(1, abs=1e-5)
+
+
+@reweighters
+def test_a_batch_without_valid_rows_gets_no_weight(name):
+    weight_B = REWEIGHTERS.build(name).weigh(losses(0), torch.zeros(16, dtype=torch.bool), 0)
+    assert weight_B.tolist() == [0] * 16
+
+
+@reweighters
+def test_mismatched_rows_are_refused(name):
+    with pytest.raises(Exception, match="one loss and one flag per row"):
+        REWEIGHTERS.build(name).weigh(losses(0), torch.ones(3, dtype=torch.bool), 0)
+
+
+@reweighters
+def test_reweighter_continues_from_its_state(name):
+    first, second = REWEIGHTERS.build(name), REWEIGHTERS.build(name)
+    valid_B = torch.ones(16, dtype=torch.bool)
+    for step in range(5):
+        first.weigh(losses(step), valid_B, step)
+    second.load_state_dict(through_a_checkpoint(first.state_dict()))
+    for step in range(5, 8):
+        ours = first.weigh(losses(step), valid_B, step)
+        assert torch.equal(ours, second.weigh(losses(step), valid_B, step))
+
+
+@mixers
+def test_mixture_is_valid_and_tolerates_a_domain_without_samples(name):
+    mixer = MIXERS.build(name, DOMAINS)
+    assert isinstance(mixer, Mixer)
+    for step in range(20):
+        mixture = mixer.propose(step)
+        assert mixture.domains == DOMAINS.names
+        assert mixture.probability_K.sum() == pytest.approx(1)
+        assert (mixture.probability_K >= 0).all()
+        mixer.observe(outcome(step))
+
+
+@mixers
+def test_mixer_is_deterministic_and_continues_from_its_state(name):
+    first, second = MIXERS.build(name, DOMAINS), MIXERS.build(name, DOMAINS)
+    for step in range(5):
+        first.propose(step)
+        first.observe(outcome(step))
+    second.load_state_dict(through_a_checkpoint(first.state_dict()))
+    for step in range(5, 10):
+        ours, theirs = first.propose(step), second.propose(step)
+        assert np.array_equal(ours.probability_K, theirs.probability_K)
+        first.observe(outcome(step))
+        second.observe(outcome(step))
+
+
+@pytest.mark.parametrize("registry", [REWEIGHTERS, MIXERS], ids=lambda r: r.kind)
+def test_an_unknown_policy_or_option_names_the_nearest(registry):
+    known = registry.names()[0]
+    with pytest.raises(ConfigError, match=f"did you mean '{known}'"):
+        registry.check(known + "x", {})
+    for name in registry.names():
+        with pytest.raises(ConfigError, match="unknown option"):
+            registry.check(name, {"no_such_option": 1})
+
+
+@reweighters
+def test_options_out_of_range_are_refused(name):
+    options = REWEIGHTERS.options(name)
+    for option, bad in (("temperature", 0.0), ("delta", -1), ("warmup_steps", -1), ("floor", 0.0)):
+        if option in options:
+            with pytest.raises(ConfigError, match=option):
+                REWEIGHTERS.build(name, **{option: bad})
