@@ -1,0 +1,199 @@
+"""A comparison over seeds, in one sentence: better, worse, or within noise.
+
+    v = verdict({0: 5.31, 1: 5.28}, {0: 5.28, 1: 5.27}, name="linupper", baseline_name="uniform")
+    print(v)        # linupper against uniform is within noise: −0.020 nats per token (95 % …)
+
+Two runs with the same seed share data order and initial weights, so their difference is compared,
+not their values: most of the spread between seeds cancels.
+
+The interval is the paired t interval.  At the usual 3 to 5 seeds it is the honest one: it pays
+for the unknown spread (the factor is 4.3 at 3 seeds, against 1.96), and is exact when the
+differences are normal.  A bootstrap has only the same 3 to 5 differences to draw from; it covers
+far less than it says (`tests/evaluation` shows both).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from workbench.core import ConfigError, DataError, NumericsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Outcome = Literal["better", "worse", "within noise", "undecided"]
+
+POWER = 0.8
+MOST_SEEDS = 10_000
+"""Past this the effect is of no practical size, and `seeds_needed` is None."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a paired comparison says.
+
+    mean_difference, low, high: treatment − baseline and its interval, in `unit`; one pair leaves
+    the interval at ±∞ and the outcome "undecided".  n: pairs.  seeds_needed: pairs with which an
+    effect of the observed size and spread would be found with 80 % power; None if undecided, if
+    there is no effect, or if it takes more than `MOST_SEEDS`.
+    """
+
+    name: str
+    baseline_name: str
+    mean_difference: float
+    low: float
+    high: float
+    n: int
+    outcome: Outcome
+    unit: str
+    confidence: float
+    seeds_needed: int | None
+
+    def __str__(self) -> str:
+        decimals = self._decimals()
+        seeds = f"{self.n} seed" + ("s" if self.n > 1 else "")
+        difference = f"{_signed(self.mean_difference, decimals)} {self.unit}"
+        if self.outcome == "undecided":
+            return (
+                f"{self.name} against {self.baseline_name} is undecided: {difference} "
+                f"({seeds}; an interval needs at least 2)"
+            )
+        relation = (
+            f"against {self.baseline_name} is within noise"
+            if self.outcome == "within noise"
+            else f"is {self.outcome} than {self.baseline_name}"
+        )
+        interval = f"{_signed(self.low, decimals)} to {_signed(self.high, decimals)}"
+        return (
+            f"{self.name} {relation}: {difference} "
+            f"({100 * self.confidence:g} % interval {interval}, {seeds})"
+        )
+
+    def _decimals(self) -> int:
+        """Decimals that show two digits of the interval's half-width; at least 3."""
+        half_width = (self.high - self.low) / 2
+        scale = half_width if 0 < half_width < math.inf else abs(self.mean_difference)
+        return min(max(3, 1 - math.floor(math.log10(scale))), 9) if scale else 3
+
+
+def verdict(
+    baseline: Mapping[int, float],
+    treatment: Mapping[int, float],
+    *,
+    name: str,
+    baseline_name: str,
+    unit: str = "nats per token",
+    lower_is_better: bool = True,
+    confidence: float = 0.95,
+) -> Verdict:
+    """Compare two settings on the seeds they have in common.
+
+    Args:
+        baseline, treatment: seed -> value, such as the mean held-out loss.
+        confidence: of the interval; "better" and "worse" mean that it leaves out zero.
+    Raises:
+        ConfigError: confidence outside (0, 1).
+        DataError: no common seed.
+        NumericsError: a value that is not finite, naming its seed.
+    """
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence = {confidence}", remedy="give a number such as 0.95")
+    difference = _paired_differences(baseline, treatment, name, baseline_name)
+    mean, n = float(difference.mean()), len(difference)
+    spread = float(difference.std(ddof=1)) if n > 1 else math.inf
+    half_width = _t_factor(n, confidence) * spread / math.sqrt(n) if n > 1 else math.inf
+    low, high = mean - half_width, mean + half_width
+    return Verdict(
+        name=name,
+        baseline_name=baseline_name,
+        mean_difference=mean,
+        low=low,
+        high=high,
+        n=n,
+        outcome=_outcome(low, high, n, lower_is_better),
+        unit=unit,
+        confidence=confidence,
+        seeds_needed=_seeds_needed(mean, spread, confidence),
+    )
+
+
+def table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """One row a verdict, in the given order.  Each has its own interval: with many rows, some
+    leave out zero by chance."""
+    import pandas as pd
+
+    columns = {
+        "setting": "name",
+        "baseline": "baseline_name",
+        "outcome": "outcome",
+        "difference": "mean_difference",
+        "low": "low",
+        "high": "high",
+        "unit": "unit",
+        "seeds": "n",
+        "seeds needed": "seeds_needed",
+    }
+    rows = [[getattr(v, field) for field in columns.values()] for v in verdicts]
+    return pd.DataFrame(rows, columns=list(columns)).astype({"seeds needed": "Int64"})
+
+
+def _paired_differences(
+    baseline: Mapping[int, float], treatment: Mapping[int, float], name: str, baseline_name: str
+) -> np.ndarray:
+    seeds = sorted(set(baseline) & set(treatment))
+    if not seeds:
+        raise DataError(
+            f"{name} (seeds {sorted(treatment)}) and {baseline_name} (seeds {sorted(baseline)}) "
+            "share no seed",
+            remedy="run both with the same seeds",
+        )
+    for label, values in ((name, treatment), (baseline_name, baseline)):
+        for seed in seeds:
+            if not math.isfinite(values[seed]):
+                raise NumericsError(
+                    f"{label} has the value {values[seed]} at seed {seed}",
+                    remedy="look at that run before comparing; do not drop it",
+                )
+    return np.array([treatment[seed] - baseline[seed] for seed in seeds], dtype=np.float64)
+
+
+def _outcome(low: float, high: float, n: int, lower_is_better: bool) -> Outcome:
+    if n < 2:
+        return "undecided"
+    if low <= 0 <= high:
+        return "within noise"
+    return "better" if (high < 0) == lower_is_better else "worse"
+
+
+def _t_factor(n: int, confidence: float) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf(0.5 + confidence / 2, n - 1))
+
+
+def _seeds_needed(mean: float, spread: float, confidence: float) -> int | None:
+    """Smallest n whose two-sided paired t test finds the effect, with its sign, with `POWER`."""
+    if mean == 0 or not math.isfinite(spread):
+        return None
+    # Any larger effect takes 2 seeds too, and the noncentral t is undefined far beyond.
+    effect = min(abs(mean), 100 * spread) / spread if spread else 100.0
+    if _power(effect, MOST_SEEDS, confidence) < POWER:
+        return None
+    return 2 + bisect_left(range(2, MOST_SEEDS), POWER, key=lambda n: _power(effect, n, confidence))
+
+
+def _power(effect: float, n: int, confidence: float) -> float:
+    """Chance that t passes its upper threshold, t being noncentral with shift effect · √n."""
+    from scipy import stats
+
+    return float(stats.nct.sf(_t_factor(n, confidence), n - 1, effect * math.sqrt(n)))
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{value:+.{decimals}f}".replace("-", "−")
