@@ -1,0 +1,91 @@
+"""Comparisons pair seeds, label what differs, and refuse what cannot be compared."""
+
+from __future__ import annotations
+
+import pytest
+
+from workbench.batch import compare, differences, group_runs
+from workbench.core import ConfigError, RunError
+
+
+@pytest.fixture
+def six_runs(write_run):
+    """uniform and linupper on seeds 0, 1, 2; linupper better on `clean`, the same on `noise`."""
+    runs = []
+    for seed, base in enumerate((3.0, 3.3, 2.8)):
+        clean = {"clean": base, "noise": 5.0}
+        runs.append(write_run(f"u{seed}", seed=seed, final=clean))
+        better = {"clean": base - 0.2 - 0.001 * seed, "noise": 5.0}
+        runs.append(write_run(f"l{seed}", seed=seed, final=better, reweighter="linupper"))
+    return runs
+
+
+def test_seeds_and_names_do_not_make_a_difference_and_settings_do(six_runs):
+    assert differences(six_runs) == {"reweighter.name": ["uniform", "linupper"] * 3}
+    groups = group_runs(six_runs)
+    assert {label: len(own) for label, own in groups.items()} == {"uniform": 3, "linupper": 3}
+
+
+def test_a_label_names_every_setting_that_differs(write_run):
+    runs = [
+        write_run("a", reweighter="linupper", **{"reweighter.temperature": 0.4}),
+        write_run("b", reweighter="linupper", **{"reweighter.temperature": 1.0, "peak_lr": 1e-4}),
+    ]
+    assert list(group_runs(runs)) == [
+        "peak_lr=0.002, temperature=0.4",
+        "peak_lr=0.0001, temperature=1.0",
+    ]
+
+
+def test_runs_that_do_not_differ_are_called_by_name(write_run):
+    assert list(group_runs([write_run("only")])) == ["only"]
+
+
+def test_a_verdict_is_paired_by_seed_and_not_by_order(six_runs):
+    groups = group_runs(six_runs)
+    groups["linupper"].reverse()
+    mean, clean, noise = compare(groups, "uniform")
+    assert (mean.name, mean.baseline_name, mean.n) == ("linupper", "uniform", 3)
+    assert mean.outcome == "better"
+    assert mean.mean_difference == pytest.approx(-0.1005)
+    assert clean.name == "linupper on clean"
+    assert clean.mean_difference == pytest.approx(-0.201)
+    assert noise.outcome == "within noise"
+
+
+def test_uniform_is_the_baseline_unless_told(six_runs):
+    assert {v.baseline_name for v in compare(six_runs)} == {"uniform"}
+    swapped = compare(six_runs, "linupper")
+    assert swapped[0].name == "uniform"
+    assert swapped[0].outcome == "worse"
+
+
+def test_an_unknown_baseline_names_the_nearest(six_runs):
+    with pytest.raises(ConfigError, match=r"'unifrm' — did you mean 'uniform'\?"):
+        compare(six_runs, "unifrm")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"content_hash": "def456"}, "were trained on different text"),
+        ({"end": "stopped"}, "is stopped, so it has no final loss"),
+        ({"end": None}, "is interrupted, so it has no final loss"),
+        ({"steps": 7}, "was last evaluated at step 4, .* at 7"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(write_run, other, message):
+    groups = {"uniform": write_run("a"), "other": write_run("b", **other)}
+    with pytest.raises(RunError, match=message):
+        compare(groups, "uniform")
+
+
+def test_a_seed_that_stands_twice_is_refused(write_run):
+    groups = {"uniform": [write_run("a"), write_run("b")], "other": write_run("c")}
+    with pytest.raises(RunError, match="both 'uniform' with seed 0"):
+        compare(groups)
+
+
+def test_no_runs_at_all_is_an_error():
+    with pytest.raises(RunError, match="no runs to compare"):
+        compare([])

@@ -1,0 +1,195 @@
+"""Runs side by side: what differs between them, and whether that made a difference.
+
+groups = group_runs(find_runs("out"))       # {"linupper": [run, run, run], "uniform": […]}
+for verdict in compare(groups, "uniform"):
+    print(verdict)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from workbench.core import ConfigError, RunError, unknown_name
+from workbench.tracking import RunFolder
+
+if TYPE_CHECKING:
+    from workbench.evaluation import Verdict
+    from workbench.training import Run
+
+    AnyRun = Run | RunFolder
+    Runs = Mapping[str, AnyRun | Sequence[AnyRun]] | Iterable[AnyRun]
+
+Groups = dict[str, list[RunFolder]]
+
+# A repetition differs from its siblings in these alone.
+_REPETITION = {"name", "seed"}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name, such as `training.total_steps`."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def differences(runs: Iterable[RunFolder]) -> dict[str, list[Any]]:
+    """Settings that are not the same in all runs, one value a run; None where a run lacks it."""
+    configs = [flatten(run.config) for run in runs]
+    names = dict.fromkeys(name for config in configs for name in config)
+    values = {name: [config.get(name) for config in configs] for name in names}
+    return {
+        name: row
+        for name, row in values.items()
+        if name not in _REPETITION and any(value != row[0] for value in row)
+    }
+
+
+def group_runs(runs: Runs) -> Groups:
+    """Runs by label: the given labels, or else the settings in which the runs differ.
+
+    Runs that differ in nothing but their seed and name are repetitions and share a label.
+    """
+    if isinstance(runs, Mapping):
+        return {
+            str(label): [_folder(run) for run in (own if isinstance(own, Sequence) else [own])]
+            for label, own in runs.items()
+        }
+    folders = [_folder(run) for run in runs]
+    differing = differences(folders)
+    groups: Groups = {}
+    for i, run in enumerate(folders):
+        values = {name: row[i] for name, row in differing.items() if row[i] is not None}
+        groups.setdefault(_label(values, run), []).append(run)
+    return groups
+
+
+def choose_baseline(groups: Groups, name: str | None = None) -> str:
+    """The label the others are compared to: `name`, else `uniform`, else the first.
+
+    Raises:
+        ConfigError: no group has that name; the nearest is suggested.
+    """
+    if name is None:
+        return "uniform" if "uniform" in groups else next(iter(groups))
+    if name not in groups:
+        problem, remedy = unknown_name("label of runs", name, groups)
+        raise ConfigError(problem, remedy=remedy)
+    return name
+
+
+def compare(runs: Runs, baseline: str | None = None) -> list[Verdict]:
+    """Final held-out losses of every label against the baseline's, paired by seed.
+
+    Returns:
+        For each label but the baseline: its verdict on the mean over domains, then one a domain,
+        named `label on domain`.
+    Raises:
+        ConfigError: no such baseline.
+        RunError: runs that cannot be compared (another text, another length, a seed twice, never
+            evaluated), naming them.
+        DataError: no common seed.
+    """
+    groups = group_runs(runs)
+    if not groups:
+        raise RunError("there are no runs to compare", remedy="give run folders")
+    baseline = choose_baseline(groups, baseline)
+    by_seed = {label: _by_seed(label, own) for label, own in groups.items()}
+    return [
+        verdict
+        for label in groups
+        if label != baseline
+        for verdict in _verdicts(label, by_seed[label], baseline, by_seed[baseline])
+    ]
+
+
+def _folder(run: AnyRun) -> RunFolder:
+    return run if isinstance(run, RunFolder) else run.folder
+
+
+def _label(values: dict[str, Any], run: RunFolder) -> str:
+    # A name alone says enough: `linupper`, not `reweighter.name=linupper`.
+    parts = [
+        str(value) if name.endswith(".name") else f"{name.split('.', 1)[-1]}={value}"
+        for name, value in values.items()
+    ]
+    return ", ".join(parts) or str(run.config.get("name", "run"))
+
+
+def _by_seed(label: str, runs: list[RunFolder]) -> dict[int, RunFolder]:
+    found: dict[int, RunFolder] = {}
+    for run in runs:
+        seed = run.config["seed"]
+        if seed in found:
+            raise RunError(
+                f"{found[seed].path} and {run.path} are both '{label}' with seed {seed}",
+                remedy="leave one out",
+            )
+        found[seed] = run
+    return found
+
+
+def _verdicts(
+    label: str, treatment: dict[int, RunFolder], baseline: str, base: dict[int, RunFolder]
+) -> Iterator[Verdict]:
+    from workbench.evaluation import verdict
+
+    seeds = sorted(set(treatment) & set(base))
+    for seed in seeds:
+        _check_comparable(base[seed], treatment[seed])
+    ours, theirs = (
+        {seed: final_held_out(own[seed]) for seed in seeds or own} for own in (treatment, base)
+    )
+    yield verdict(
+        {seed: event["mean_nats"] for seed, event in theirs.items()},
+        {seed: event["mean_nats"] for seed, event in ours.items()},
+        name=label,
+        baseline_name=baseline,
+    )
+    domains = next(iter(theirs.values()))["losses"]
+    for domain in domains:
+        if all(domain in event["losses"] for event in [*ours.values(), *theirs.values()]):
+            yield verdict(
+                {seed: event["losses"][domain] for seed, event in theirs.items()},
+                {seed: event["losses"][domain] for seed, event in ours.items()},
+                name=f"{label} on {domain}",
+                baseline_name=baseline,
+            )
+
+
+def final_held_out(run: RunFolder) -> dict[str, Any]:
+    """The last held-out event of a run that has ended.
+
+    Raises:
+        RunError: the run is not finished, or was never evaluated.
+    """
+    status, events = run.status(), run.events("held_out")
+    if status != "finished":
+        raise RunError(
+            f"{run.path} is {status}, so it has no final loss",
+            remedy=f"finish it with: workbench resume {run.path}",
+        )
+    if not events:
+        raise RunError(
+            f"{run.path} was never evaluated", remedy="lower evaluate_every_steps and run again"
+        )
+    return events[-1]
+
+
+def _check_comparable(one: RunFolder, other: RunFolder) -> None:
+    hashes = [run.environment.get("content_hash") for run in (one, other)]
+    if hashes[0] != hashes[1]:
+        raise RunError(
+            f"{one.path} and {other.path} were trained on different text",
+            remedy="compare runs whose corpus has the same content hash",
+        )
+    steps = [final_held_out(run)["step"] for run in (one, other)]
+    if steps[0] != steps[1]:
+        raise RunError(
+            f"{one.path} was last evaluated at step {steps[0]}, {other.path} at {steps[1]}",
+            remedy="compare runs of the same length",
+        )

@@ -1,0 +1,164 @@
+"""Pieces of one self-contained HTML page; every text is escaped here and nowhere else.
+
+    page("Runs compared", [section("Verdicts", paragraph("…"), table(rows, caption="…"))])
+
+Works offline: styles, scripts and plotly.js are in the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1b1f24; --quiet: #57606a; --page: #ffffff;
+  --line: #d0d7de; --grid: #e6e9ec; --accent: #0b6bcb; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e9ec; --quiet: #9aa4ae; --page: #14171a; --line: #3a4148; --grid: #2a2f35;
+    --accent: #6cb6ff; } }
+body { margin: 0 auto; max-width: 60rem; padding: 1.5rem; color: var(--text);
+  background: var(--page); font: 1rem/1.5 system-ui, sans-serif; }
+h1 { margin: 0 0 .25rem; } h2 { margin: 2.5rem 0 .5rem; }
+.quiet, figcaption, caption { color: var(--quiet); }
+a { color: var(--accent); }
+table { border-collapse: collapse; margin: .75rem 0; display: block; overflow-x: auto; }
+caption { text-align: left; padding: .25rem 0; }
+th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left;
+  vertical-align: top; font-variant-numeric: tabular-nums; }
+td.number, th.number { text-align: right; }
+figure { margin: .75rem 0 1.5rem; } nav ul { padding-left: 1.2rem; }
+strong.better::before { content: "▲ "; } strong.worse::before { content: "▼ "; }
+"""
+
+# Figures are drawn for a light page; text and grid follow the page's own colours, also when the
+# system changes between light and dark.
+_SCRIPT = """
+(function () {
+  function recolour() {
+    const style = getComputedStyle(document.documentElement);
+    const text = style.getPropertyValue('--text'), grid = style.getPropertyValue('--grid');
+    document.querySelectorAll('.plotly-graph-div').forEach(function (div) {
+      const change = {'font.color': text, paper_bgcolor: 'rgba(0,0,0,0)',
+        plot_bgcolor: 'rgba(0,0,0,0)', 'title.font.color': text, 'legend.font.color': text};
+      Object.keys(div._fullLayout || {}).filter(k => /^[xy]axis\\d*$/.test(k)).forEach(k => {
+        change[k + '.gridcolor'] = grid; change[k + '.zerolinecolor'] = grid;
+        change[k + '.linecolor'] = grid; change[k + '.tickfont.color'] = text;
+        change[k + '.title.font.color'] = text; });
+      Plotly.relayout(div, change);
+    });
+  }
+  window.addEventListener('load', recolour);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', recolour);
+})();
+"""
+
+
+def page(title: str, sections: Iterable[str], *, subtitle: str = "", figures: bool = True) -> str:
+    """A whole document; `figures` puts plotly.js into it, once."""
+    from plotly.offline import get_plotlyjs
+
+    library = f"<script>{get_plotlyjs()}</script>" if figures else ""
+    script = f"<script>{_SCRIPT}</script>" if figures else ""
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>{library}</head>\n"
+        f'<body><header><h1>{escape(title)}</h1><p class="quiet">{escape(subtitle)}</p></header>'
+        f"\n<main>\n{chr(10).join(sections)}\n</main>{script}</body></html>\n"
+    )
+
+
+def section(heading: str, *parts: str) -> str:
+    """A part of the page under a heading of its own; the parts are HTML already."""
+    body = "\n".join(part for part in parts if part)
+    return f"<section><h2>{escape(heading)}</h2>\n{body}\n</section>"
+
+
+def paragraph(text: str, *, quiet: bool = False) -> str:
+    return f'<p class="quiet">{escape(text)}</p>' if quiet else f"<p>{escape(text)}</p>"
+
+
+def finding(text: str, outcome: str) -> str:
+    """A sentence that matters; its outcome is marked by a sign, not by colour alone."""
+    return f'<p><strong class="{escape(outcome, quote=True)}">{escape(text)}</strong></p>'
+
+
+def table(rows: Sequence[Mapping[str, Any]], *, caption: str) -> str:
+    """Rows as a table with the keys of the first as its head; numbers align to the right."""
+    if not rows:
+        return ""
+    names = list(rows[0])
+    numeric = {name for name in names if all(_is_number(row.get(name)) for row in rows)}
+
+    def css(name: str) -> str:
+        return ' class="number"' if name in numeric else ""
+
+    head = "".join(f'<th scope="col"{css(n)}>{escape(n.replace("_", " "))}</th>' for n in names)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{css(n)}>{escape(shown(row.get(n)))}</td>" for n in names) + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def figure(drawn: go.Figure, *, name: str, caption: str) -> str:
+    """A live figure with a text alternative: its caption as label, its numbers as a table."""
+    import plotly.io
+
+    drawing = plotly.io.to_html(
+        drawn,
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"figure-{name}",
+        config={"displaylogo": False, "responsive": True, "showSendToCloud": False},
+    )
+    rows = [row for row in map(_trace_row, drawn.data) if row]
+    numbers = table(rows, caption=f"{caption}: first, last, lowest and highest value of each line")
+    return (
+        f'<figure><div role="img" aria-label="{escape(caption, quote=True)}">{drawing}</div>'
+        f"<figcaption>{escape(caption)}</figcaption>"
+        f"<details><summary>Numbers of this figure</summary>{numbers}</details></figure>"
+    )
+
+
+def _trace_row(trace: Any) -> dict[str, Any] | None:
+    values = [float(y) for y in (_or_empty(getattr(trace, "y", None))) if _is_number(y)]
+    values = [y for y in values if math.isfinite(y)]
+    # A trace that its figure leaves out of the legend is a band or a decoration.
+    if not trace.name or trace.showlegend is False or not values:
+        return None
+    return {
+        "line": trace.name,
+        "points": len(values),
+        "first": values[0],
+        "last": values[-1],
+        "lowest": min(values),
+        "highest": max(values),
+    }
+
+
+def _or_empty(values: Any) -> Any:
+    return () if values is None else values
+
+
+def _is_number(value: Any) -> bool:
+    return hasattr(value, "__float__") and not isinstance(value, (str, bool))
+
+
+def shown(value: Any) -> str:
+    """A value as a reader wants it: five digits at most, no quotes, a dash for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(shown, value))
+    return str(value)

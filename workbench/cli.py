@@ -1,0 +1,349 @@
+"""The command line: thin wrappers that show progress and turn errors into one line.
+
+    workbench train --corpus planted --reweighter linupper --set total_steps=100
+
+Rooms are imported inside the commands, so that `workbench --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperGroup
+
+from workbench.core import ConfigError, RunError, WorkbenchError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from workbench.config import RunConfig
+    from workbench.tracking import RunFolder
+    from workbench.training import Run
+
+POLL_SECONDS = 0.2
+console = Console()
+_errors = Console(stderr=True)
+
+
+class _OneLineErrors(TyperGroup):
+    """Shows a WorkbenchError as its problem and remedy; `--debug` lets the traceback through."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except WorkbenchError as error:
+            if ctx.params.get("debug"):
+                raise
+            _errors.print(f"[red]error[/red] {escape(error.problem)}", soft_wrap=True)
+            if error.remedy:
+                _errors.print(f"[dim]remedy[/dim] {escape(error.remedy)}", soft_wrap=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_OneLineErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    help="Data-centric language-model pretraining: select, mix, reweight, and compare honestly.",
+)
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; repeat for several."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="JSON file of settings, or a run's config.json.")
+]
+Corpus = Annotated[
+    str | None, typer.Option(help="installed, planted, a folder, a file, or a datasets name.")
+]
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+) -> None:
+    del debug
+
+
+@app.command(epilog="Example: workbench demo --profile ci --out out/demo")
+def demo(
+    profile: Annotated[str, typer.Option(help="ci, demo or full.")] = "demo",
+    seed: int = 0,
+    out: Annotated[Path | None, typer.Option(help="A new folder below out/ if not given.")] = None,
+    notebook: Annotated[Path | None, typer.Option(help="Another notebook.")] = None,
+) -> None:
+    """Run notebooks/00_tour.ipynb and write an HTML report of its runs."""
+    from workbench.batch import execute, report
+    from workbench.tracking import find_runs
+
+    notebook = notebook or Path(__file__).parents[1] / "notebooks" / "00_tour.ipynb"
+    out = (out or Path("out") / time.strftime("demo-%Y%m%d-%H%M%S")).absolute()
+    parameters = {"profile": profile, "seed": seed, "out_dir": out}
+    with _bar() as progress:
+        executed = execute(notebook, out / notebook.name, parameters, progress=progress)
+    runs = find_runs(out)
+    written = report(runs, out / "report.html", title=notebook.stem) if runs else None
+    console.print("executed notebook", _shown(executed), soft_wrap=True)
+    if written:
+        console.print("report           ", _shown(written), soft_wrap=True)
+
+
+@app.command(epilog="Example: workbench prepare --corpus texts/ --set context_tokens=256")
+def prepare(corpus: Corpus = None, config: ConfigFile = None, changes: Settings = None) -> None:
+    """Turn a corpus into rows, train its tokenizer, and show what is in it."""
+    from workbench import data, training
+
+    settings = _settings(config, changes, corpus=corpus)
+    with _bar() as progress:
+        prepared = data.prepare(
+            settings.corpus,
+            settings.tokenizer,
+            settings.rows,
+            cache_dir=training.default_cache_dir(),
+            progress=progress,
+        )
+    _print_table(prepared.overview(), title=f"corpus {prepared.content_hash[:12]}")
+    console.print("prepared in", _shown(prepared.path), soft_wrap=True)
+
+
+@app.command(epilog="Example: workbench train --reweighter linupper --seed 1 --set temperature=0.4")
+def train(
+    config: ConfigFile = None,
+    corpus: Corpus = None,
+    model: Annotated[str | None, typer.Option(help="tiny, small, mini-124m, or a folder.")] = None,
+    reweighter: Annotated[str | None, typer.Option(help="How much each sample counts.")] = None,
+    mixer: Annotated[str | None, typer.Option(help="How much of each domain.")] = None,
+    seed: int | None = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run and of its folder.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder that holds the run's folder.")] = Path("runs"),
+    changes: Settings = None,
+) -> None:
+    """Train a model into a run folder; Ctrl-C stops with a checkpoint."""
+    from workbench import training
+
+    given = {"corpus": corpus, "model": model, "reweighter": reweighter, "mixer": mixer}
+    settings = _settings(config, changes, seed=seed, name=name, **given)
+    with _bar() as progress:
+        run = training.start(settings, out, progress=progress)
+    _follow(run)
+
+
+@app.command(epilog="Example: workbench resume runs/run --set peak_lr=0.0005")
+def resume(
+    path: Annotated[Path, typer.Argument(help="A run folder.")],
+    step: Annotated[int | None, typer.Option(help="Checkpoint to go on from; newest.")] = None,
+    changes: Settings = None,
+) -> None:
+    """Continue a run that was stopped, failed or was killed."""
+    from workbench import training
+
+    _follow(training.resume(path, step=step, changes=_values(changes), background=True))
+
+
+@app.command(epilog="Example: workbench runs out")
+def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
+    """List the runs at or below a folder."""
+    _print_table([_row(run) for run in _find([folder])], title=str(folder))
+
+
+@app.command(epilog="Example: workbench report runs --out report.html --baseline uniform")
+def report(
+    paths: Annotated[list[Path], typer.Argument(help="Run folders, or folders of runs.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    title: str = "Runs compared",
+    baseline: Annotated[str | None, typer.Option(help="Label the others are compared to.")] = None,
+) -> None:
+    """Write one self-contained HTML file: settings, figures, verdicts."""
+    from workbench import batch
+
+    with _bar() as progress:
+        written = batch.report(_find(paths), out, title=title, baseline=baseline, progress=progress)
+    console.print("report", _shown(written), soft_wrap=True)
+
+
+@app.command(epilog="Example: workbench doctor --json")
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Versions, device, memory; what is missing and how to get it."""
+    from dataclasses import asdict
+
+    from workbench.doctor import examine, works
+
+    with _bar() as progress:
+        progress("looking", 0, None)
+        checks = examine()
+    if as_json:
+        print(json.dumps({"works": works(checks), "checks": [asdict(c) for c in checks]}, indent=2))
+    else:
+        _print_table([asdict(check) for check in checks], title="workbench doctor")
+    raise typer.Exit(0 if works(checks) else 1)
+
+
+def _settings(path: Path | None, changes: list[str] | None, **given: Any) -> RunConfig:
+    """Settings from a file, then from named options, then from `--set`."""
+    # Loading the policies first lets their option names resolve.
+    import workbench.mixing
+    import workbench.reweighting  # noqa: F401
+    from workbench.config import RunConfig
+
+    config = RunConfig.read(path) if path else RunConfig()
+    named = {name: value for name, value in given.items() if value is not None}
+    return config.change(**named).change(**_values(changes))
+
+
+def _values(changes: list[str] | None) -> dict[str, Any]:
+    """`["a=1", "b=x"]` as {"a": 1, "b": "x"}: JSON where it is JSON, else text."""
+    values = {}
+    for change in changes or []:
+        name, equals, text = change.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"--set {change} has no value", remedy="write --set name=value")
+        try:
+            values[name.strip()] = json.loads(text)
+        except ValueError:
+            values[name.strip()] = text
+    return values
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A progress bar as `progress(what, done, total)`; plain lines where there is no terminal."""
+    from rich import progress
+
+    if not console.is_terminal:
+        yield _line_printer()
+        return
+    columns = (
+        progress.SpinnerColumn(),
+        progress.BarColumn(bar_width=20),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+    )
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total
+        )
+
+
+def _line_printer() -> Callable[[str, int, int | None], None]:
+    last = ""
+
+    def tell(what: str, done: int, total: int | None) -> None:
+        nonlocal last
+        if what != last:
+            last = what
+            console.print(f"{done}/{total or '?'} {what}", markup=False, highlight=False)
+
+    return tell
+
+
+def _follow(run: Run) -> None:
+    """Show a run until it ends; the first Ctrl-C stops it with a checkpoint."""
+    total = run.config.training.total_steps
+    try:
+        with _training_bar() as bar:
+            task = bar.add_task("", total=total, loss="", rate="")
+            _poll(run, lambda shown: bar.update(task, **shown))
+    except KeyboardInterrupt:
+        console.print("stopping after this step …")
+        run.stop()
+    run.wait()
+    row = _row(run.folder)
+    console.print(f"{row['status']} at step {row['step']}, loss {row['loss']} nats", end=", ")
+    console.print(f"held-out {row['held_out']} nats", _shown(run.path), soft_wrap=True)
+    if run.status() == "stopped":
+        console.print(f"continue with: workbench resume {run.path}", soft_wrap=True)
+
+
+def _training_bar() -> Progress:
+    from rich import progress
+
+    return progress.Progress(
+        progress.BarColumn(bar_width=30),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[loss]}"),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _poll(run: Run, show: Callable[[dict[str, Any]], Any]) -> None:
+    position = 0
+    while True:
+        live = run.live
+        events, position = run.folder.follow(position)
+        for event in events:
+            if event["kind"] == "held_out":
+                text = f"step {event['step']}: held-out {event['mean_nats']:.3f} nats"
+                console.print(text, highlight=False)
+        steps = [event for event in events if event["kind"] == "step"]
+        if steps:
+            rate = sum(e["tokens"] for e in steps) / max(1e-9, sum(e["seconds"] for e in steps))
+            shown = {"loss": f"loss {steps[-1]['loss']:.3f}", "rate": f"{rate:,.0f} tokens/s"}
+            show({"completed": steps[-1]["step"] + 1, **shown})
+        if not live:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _find(paths: list[Path]) -> list[RunFolder]:
+    from workbench.tracking import find_runs
+
+    found = [run for path in paths for run in find_runs(path)]
+    if not found:
+        raise RunError(
+            f"no run in {', '.join(map(str, paths))}", remedy="make one with: workbench train"
+        )
+    return list({run.path.resolve(): run for run in found}.values())
+
+
+def _row(run: RunFolder) -> dict[str, Any]:
+    """What the list of runs says about one."""
+    events = run.events()
+    steps = [event for event in events if event["kind"] == "step"]
+    held_out = [event for event in events if event["kind"] == "held_out"]
+    slots = ("selector", "mixer", "reweighter")
+    policies = [run.config[slot]["name"] for slot in slots if run.config.get(slot)]
+    return {
+        "name": run.config["name"],
+        "status": run.status(),
+        "step": f"{steps[-1]['step'] + 1 if steps else 0}/{run.config['training']['total_steps']}",
+        "loss": f"{steps[-1]['loss']:.3f}" if steps else "–",
+        "held_out": f"{held_out[-1]['mean_nats']:.3f}" if held_out else "–",
+        "policies": " ".join(policies),
+        "path": str(run.path),
+    }
+
+
+def _print_table(rows: list[dict[str, Any]], *, title: str) -> None:
+    from rich.table import Table
+
+    table = Table(title=escape(title))
+    for name in rows[0] if rows else ():
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _shown(path: Path) -> str:
+    return f"[cyan]{escape(str(path))}[/cyan]"
