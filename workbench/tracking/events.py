@@ -157,7 +157,7 @@ class EventLog:
 
     def repair(self) -> None:
         """Cut off a last line that a killed writer did not finish."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]

@@ -72,7 +72,7 @@ def write_part(
                 remedy="rewind the run folder before writing these steps again",
             )
     with aside_file(folder / part_name(first_step, last_step)) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        _write(table, temporary)
 
 
 def _table(columns: Mapping[str, np.ndarray], first_step: int, last_step: int) -> pa.Table:
@@ -97,6 +97,13 @@ def _table(columns: Mapping[str, np.ndarray], first_step: int, last_step: int) -
     return pa.table({f.name: _column(columns.get(f.name), f, rows) for f in SCHEMA}, schema=SCHEMA)
 
 
+def _write(table: pa.Table, path: Path) -> None:
+    # Parquet statistics leave NaN out, and DuckDB concludes from them that a column has none:
+    # `isnan(loss)` would be false in every row.
+    exact: Any = ["step", "sample_id", "domain", "cluster"]
+    pq.write_table(table, path, compression="zstd", write_statistics=exact)
+
+
 def _column(values: Any, field: pa.Field, rows: int) -> pa.Array:
     if values is None:
         return pa.nulls(rows, field.type)
@@ -119,7 +126,7 @@ def rewind(folder: Path, step: int) -> None:
                 path, schema=SCHEMA, filters=[("step", "<", step)], use_threads=False
             )
             with aside_file(path) as temporary:
-                pq.write_table(kept, temporary, compression="zstd")
+                _write(kept, temporary)
             os.replace(path, folder / part_name(first, step - 1))
 
 
