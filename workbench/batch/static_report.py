@@ -1,0 +1,249 @@
+"""One self-contained HTML file about a set of runs: verdicts, settings, figures, events.
+
+report(find_runs("out"), "out/report.html", title="uniform against linupper")
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.batch import page
+from workbench.batch.comparison import (
+    Groups,
+    Runs,
+    choose_baseline,
+    compare,
+    differences,
+    flatten,
+    group_runs,
+)
+from workbench.batch.notebook import Progress
+from workbench.core import RunError, WorkbenchError
+
+if TYPE_CHECKING:
+    from workbench.evaluation import Verdict
+    from workbench.tracking import RunFolder
+
+FIGURES = {
+    "loss": "Training loss over steps, in nats per token",
+    "held_out": "Held-out loss per domain over steps, in nats per token",
+    "throughput": "Throughput over steps, in tokens per second",
+    "ess": "Effective sample size over steps, as a fraction of the batch",
+    "weight_share": "Share of the sample weight that each domain received, over steps",
+}
+"""Functions of `workbench.plots` drawn in the report, with what each shows."""
+
+_NOTABLE = ("failed", "stopped", "resumed", "paused", "unpaused", "set")
+
+
+def report(
+    runs: Runs,
+    out: str | Path,
+    *,
+    title: str = "Runs compared",
+    baseline: str | None = None,
+    verdicts: Sequence[Verdict] | None = None,
+    corpus_overview: Sequence[Mapping[str, Any]] = (),
+    progress: Progress | None = None,
+) -> Path:
+    """Write the report; it opens offline and needs no file beside it.
+
+    Args:
+        runs: run folders, or label -> run or runs; see `group_runs`.
+        out: the HTML file; replaced when it exists.
+        baseline: label the others are compared to; `uniform`, or the first, when None.
+        verdicts: comparisons to show; made from the runs when None.
+        corpus_overview: rows of `PreparedCorpus.overview()`, where at hand.
+        progress: told each part as it is drawn.
+    Returns:
+        The path of the file.
+    Raises:
+        ConfigError: no such baseline.
+        RunError: no runs.
+    """
+    groups = group_runs(runs)
+    if not groups:
+        raise RunError("there are no runs to report on", remedy="give run folders")
+    baseline = choose_baseline(groups, baseline)
+    everyone = [run for own in groups.values() for run in own]
+    sections = [
+        page.section("Verdicts", *_verdicts(groups, baseline, verdicts)),
+        page.section("Runs", _runs(groups)),
+        page.section("Settings", *_settings(groups)),
+        *_figures(groups, progress or _silent),
+        page.section("Corpus", *_corpus(everyone, corpus_overview)),
+        page.section("Events", _events(everyone)),
+        page.section("Environment", _environment(everyone)),
+    ]
+    subtitle = f"{len(everyone)} runs, written {time.strftime('%Y-%m-%d %H:%M')}"
+    return _write(Path(out), page.page(title, sections, subtitle=subtitle))
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    return None
+
+
+def _write(out: Path, html: str) -> Path:
+    aside = out.with_name(out.name + ".part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(html, encoding="utf-8")
+        os.replace(aside, out)
+    except OSError as error:
+        raise RunError(f"cannot write {out}: {error}", remedy="choose another --out") from None
+    return out
+
+
+def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) -> list[str]:
+    """The sentence of each verdict on the mean, then all of them as a table."""
+    if given is None:
+        if len(groups) < 2:
+            return [page.paragraph("One setting only: nothing to compare it to.")]
+        try:
+            given = compare(groups, baseline)
+        except WorkbenchError as error:
+            return [page.paragraph(f"No verdict: {error}")]
+    sentences = [page.finding(f"{v}.", v.outcome) for v in given if " on " not in v.name]
+    rows = [_verdict_row(verdict) for verdict in given]
+    caption = "Final held-out loss, treatment minus baseline, paired by seed"
+    note = "Each row has its own interval: of many rows, some leave out zero by chance."
+    return [*sentences, page.table(rows, caption=caption), page.paragraph(note, quiet=True)]
+
+
+def _verdict_row(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "setting": verdict.name,
+        "baseline": verdict.baseline_name,
+        "outcome": verdict.outcome,
+        "difference": verdict.mean_difference,
+        "low": verdict.low,
+        "high": verdict.high,
+        "unit": verdict.unit,
+        "seeds": verdict.n,
+        "seeds_needed": verdict.seeds_needed,
+    }
+
+
+def _runs(groups: Groups) -> str:
+    rows = [_run_row(label, run) for label, own in groups.items() for run in own]
+    return page.table(rows, caption="Every run, with its last training and held-out loss in nats")
+
+
+def _run_row(label: str, run: RunFolder) -> dict[str, Any]:
+    steps, held_out = run.events("step"), run.events("held_out")
+    seconds = sum(event["seconds"] for event in steps)
+    return {
+        "setting": label,
+        "run": run.path.name,
+        "seed": run.config["seed"],
+        "status": run.status(),
+        "steps": f"{len(steps)} of {run.config['training']['total_steps']}",
+        "loss": steps[-1]["loss"] if steps else None,
+        "held_out_mean": held_out[-1]["mean_nats"] if held_out else None,
+        "tokens_per_second": sum(e["tokens"] for e in steps) / seconds if seconds else None,
+    }
+
+
+def _settings(groups: Groups) -> list[str]:
+    labels = [label for label, own in groups.items() for _ in own]
+    everyone = [run for own in groups.values() for run in own]
+    differing = differences(everyone)
+    rows = []
+    for name, values in differing.items():
+        by_label = {label: [] for label in groups}
+        for label, value in zip(labels, values, strict=True):
+            if value not in by_label[label]:
+                by_label[label].append(value)
+        rows.append({"name": name, **{label: own for label, own in by_label.items()}})
+    shared = [
+        {"name": name, "value": value}
+        for name, value in flatten(everyone[0].config).items()
+        if name not in differing and name not in ("seed", "name")
+    ]
+    same = page.paragraph("The runs differ in nothing but their seed and name.", quiet=True)
+    return [
+        page.table(rows, caption="Settings in which the runs differ") or same,
+        "<details><summary>Settings that all runs share</summary>"
+        + page.table(shared, caption="Settings that all runs share")
+        + "</details>",
+    ]
+
+
+def _figures(groups: Groups, progress: Progress) -> list[str]:
+    from workbench import plots
+
+    sections = []
+    for done, (name, caption) in enumerate(FIGURES.items()):
+        progress(f"drawing {name}", done, len(FIGURES))
+        heading = caption.split(",")[0]
+        drawn = getattr(plots, name)(groups)
+        sections.append(page.section(heading, page.figure(drawn, name=name, caption=caption)))
+    progress("drawn", len(FIGURES), len(FIGURES))
+    return sections
+
+
+def _corpus(runs: list[RunFolder], overview: Sequence[Mapping[str, Any]]) -> list[str]:
+    hashes = dict.fromkeys(str(run.environment.get("content_hash")) for run in runs)
+    names = dict.fromkeys(str(run.config["corpus"]["name"]) for run in runs)
+    text = f"Corpus {', '.join(names)}; hash of all documents: {', '.join(hashes)}."
+    return [
+        page.paragraph(text),
+        page.table(list(overview), caption="What the corpus holds, per domain"),
+        page.table(_rows_seen(runs), caption="Rows trained on per domain, over all runs"),
+    ]
+
+
+def _rows_seen(runs: list[RunFolder]) -> list[dict[str, Any]]:
+    """Per domain and run: rows trained on, how many were distinct, mean loss and weight."""
+    query = (
+        "select domain, count(*) as rows, count(distinct sample_id) as distinct_rows, "
+        "avg(loss) as mean_loss_nats, avg(weight) as mean_weight from ledger "
+        "group by domain order by domain"
+    )
+    return [
+        {"run": run.path.name, **row}
+        for run in runs
+        if any((run.path / "ledger").glob("*.parquet"))
+        for row in run.ledger.sql(query).to_dict("records")
+    ]
+
+
+def _events(runs: list[RunFolder]) -> str:
+    rows = [
+        {
+            "run": run.path.name,
+            "step": event["step"],
+            "event": event["kind"],
+            "detail": _detail(event),
+        }
+        for run in runs
+        for event in run.events()
+        if event["kind"] in _NOTABLE
+    ]
+    if not rows:
+        return page.paragraph(
+            "All runs went straight through: nothing failed, nothing was changed."
+        )
+    return page.table(rows, caption="Failures, interruptions and changes")
+
+
+def _detail(event: Mapping[str, Any]) -> str:
+    if event["kind"] == "failed":
+        return f"{event['problem']} — {event['remedy']}"
+    changes = event.get("changes") or {}
+    return ", ".join(f"{name} = {value}" for name, value in changes.items())
+
+
+def _environment(runs: list[RunFolder]) -> str:
+    """Each fact once, or every value it had, so that a mixed set of machines shows."""
+    facts: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name, value in flatten(run.environment).items():
+            if name != "seed":
+                facts.setdefault(name, {})[page.shown(value)] = None
+    rows = [{"fact": name, "value": list(values)} for name, values in facts.items()]
+    return page.table(rows, caption="Where the runs were made")
