@@ -1,0 +1,91 @@
+"""Prepare a corpus, or reuse what an earlier preparation left.
+
+    corpus = prepare(CorpusConfig(), TokenizerConfig(), RowsConfig(), cache_dir=".cache")
+
+A preparation is a folder named after its inputs and settings, so a change of either makes a new
+one and the old one stays usable.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
+from workbench.core import DataError
+from workbench.data.packing import Preparation, Progress
+from workbench.data.prepared import FORMAT, PreparedCorpus
+from workbench.data.sources import Source, open_source
+from workbench.data.tokenizer import tokenizer_fingerprint
+
+
+def prepare(
+    corpus: CorpusConfig,
+    tokenizer: TokenizerConfig,
+    rows: RowsConfig,
+    *,
+    cache_dir: Path | str,
+    progress: Progress | None = None,
+    verify: bool = False,
+) -> PreparedCorpus:
+    """Rows of a corpus, prepared now, continued, or reused when nothing has changed.
+
+    Args:
+        progress: called as progress(what, done, total or None).
+        verify: check every shard's checksum even when the corpus is large.
+    Raises:
+        DataError: missing, empty or unreadable text; too little text for a row; disk full;
+            a corrupt shard.  What is prepared so far is kept.
+    """
+    source = open_source(corpus)
+    settings = _settings(corpus, tokenizer, rows, source)
+    key = hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest()
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", corpus.name).strip("-")[-40:]
+    folder = Path(cache_dir).expanduser() / f"{slug}-{key}"
+    with _disk_errors(folder):
+        if not (folder / "manifest.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder):
+                if not (folder / "manifest.json").exists():
+                    work = Preparation(folder, corpus, tokenizer, rows, source, progress)
+                    work.run(key)
+    return PreparedCorpus.open(folder, verify=verify)
+
+
+def _settings(
+    corpus: CorpusConfig, tokenizer: TokenizerConfig, rows: RowsConfig, source: Source
+) -> list[Any]:
+    """Everything the prepared bytes depend on."""
+    parts = [part.model_dump(mode="json") for part in (corpus, tokenizer, rows)]
+    return [FORMAT, *parts, tokenizer_fingerprint(tokenizer.name), source.fingerprint()]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process prepares a folder; the others wait and then find it finished."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise DataError(
+            f"{'disk full' if full else 'no permission'} while preparing {folder}",
+            remedy="free space and run again: it continues where it stopped"
+            if full
+            else "choose a cache_dir you can write to",
+        ) from error

@@ -1,0 +1,267 @@
+"""Token streams on disk: one per domain and split, in shards that are cut into rows.
+
+A stream is the documents of one domain and split, each followed by the end-of-text token.  Row r
+is tokens [r T, r T + T] of the stream, so that neighbours share one token and each token is
+predicted once.  Shard j holds tokens [j S, j S + S] with S = rows per shard × T: its last token is
+the first of the next shard, so a row never spans two files.
+
+    writer = StreamWriter(folder, np.dtype("<u2"), context_tokens=128, shard_rows=1000)
+    writer.add(ids, {"document": "…"}); writer.flush(); state = writer.state()
+    stream = TokenStream(root, entry, np.dtype("<u2"), context_tokens=128); stream.row(3)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from workbench.core import DataError
+
+RECORDS_PER_GROUP = 16_384
+_READ_BYTES = 1 << 20
+
+
+class StreamWriter:
+    """Appends documents to the token shards and document records of one stream.
+
+    State fields: tokens (with end-of-text), documents, record_bytes.  The length of every file
+    follows from them, so restoring cuts the files back to the recorded state.
+    """
+
+    def __init__(self, folder: Path, dtype: np.dtype, context_tokens: int, shard_rows: int):
+        self.folder = folder
+        self.dtype = dtype
+        self.context_tokens = context_tokens
+        self.span = shard_rows * context_tokens
+        self.tokens = self.documents = 0
+        self._index = self._in_shard = 0
+        self._shard: BinaryIO | None = None
+        self._records: BinaryIO | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def records_path(self) -> Path:
+        return self.folder / "documents.jsonl"
+
+    def _shard_path(self, index: int) -> Path:
+        return self.folder / f"{index:05d}.bin"
+
+    def add(self, ids: np.ndarray, record: dict[str, Any]) -> None:
+        """Append one document's tokens, end-of-text included, and its record."""
+        record = {**record, "first_token": self.tokens, "tokens": len(ids)}
+        if self._records is None:
+            self._records = self.records_path.open("ab")
+        self._records.write(json.dumps(record).encode() + b"\n")
+        self._write(ids.astype(self.dtype))
+        self.tokens += len(ids)
+        self.documents += 1
+
+    def _write(self, ids: np.ndarray) -> None:
+        while len(ids):
+            if self._shard is None:
+                self._shard = self._shard_path(self._index).open("ab")
+            room = self.span + 1 - self._in_shard
+            self._shard.write(ids[:room].tobytes())
+            self._in_shard += min(room, len(ids))
+            if self._in_shard <= self.span:
+                return
+            self._shard.close()
+            self._shard, self._in_shard = None, 0
+            self._index += 1
+            # The last token of a full shard is written again as the first of the next.
+            ids = ids[room - 1 :]
+
+    def flush(self) -> None:
+        for file in (self._shard, self._records):
+            if file is not None:
+                file.flush()
+
+    def close(self) -> None:
+        for file in (self._shard, self._records):
+            if file is not None:
+                file.close()
+        self._shard = self._records = None
+
+    def state(self) -> dict[str, int]:
+        """Call after `flush`."""
+        size = self._records.tell() if self._records is not None else self._record_bytes()
+        return {"tokens": self.tokens, "documents": self.documents, "record_bytes": size}
+
+    def _record_bytes(self) -> int:
+        return self.records_path.stat().st_size if self.records_path.exists() else 0
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Cut the files back to `state`.
+
+        Raises:
+            DataError: a file is shorter than recorded.
+        """
+        self.close()
+        self.tokens, self.documents = state["tokens"], state["documents"]
+        self._index = max(0, (self.tokens - 1) // self.span)
+        self._in_shard = self.tokens - self._index * self.span
+        for path in self.folder.glob("*.bin"):
+            if int(path.stem) > self._index:
+                path.unlink()
+        for index in range(self._index + 1 if self.tokens else 0):
+            length = min(self.tokens - index * self.span, self.span + 1)
+            cut_file(self._shard_path(index), length * self.dtype.itemsize)
+        if self.tokens:
+            cut_file(self.records_path, state["record_bytes"])
+        else:
+            self.records_path.unlink(missing_ok=True)
+
+    def finish(self, root: Path) -> dict[str, Any]:
+        """Write the documents table and checksum the shards; can be repeated.
+
+        The tokens after the last whole row stay in the file, belong to no row, and are counted.
+
+        Returns:
+            The stream's entry for the manifest; its files are relative to `root`.
+        """
+        self.flush()
+        rows = max(0, (self.tokens - 1) // self.context_tokens)
+        return {
+            "rows": rows,
+            "shard_rows": self.span // self.context_tokens,
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "dropped_tokens": self.tokens - (rows * self.context_tokens + 1 if rows else 0),
+            "table": self._write_table().relative_to(root).as_posix(),
+            "shards": [
+                {
+                    "file": path.relative_to(root).as_posix(),
+                    "bytes": path.stat().st_size,
+                    "blake2b": checksum(path),
+                }
+                for path in sorted(self.folder.glob("*.bin"))
+            ],
+        }
+
+    def _write_table(self) -> Path:
+        """The document records as parquet, in stream order, written group by group."""
+        import pyarrow
+        import pyarrow.parquet
+
+        fields = {"document": pyarrow.string(), "origin": pyarrow.string()}
+        fields |= {"duplicate": pyarrow.string(), "bytes": pyarrow.int64()}
+        fields |= {"first_token": pyarrow.int64(), "tokens": pyarrow.int64()}
+        schema = pyarrow.schema(list(fields.items()))
+        path = self.folder / "documents.parquet"
+        self.records_path.touch()
+        with (
+            pyarrow.parquet.ParquetWriter(path, schema) as table,
+            self.records_path.open() as lines,
+        ):
+            while group := [json.loads(line) for line in islice(lines, RECORDS_PER_GROUP)]:
+                table.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+        return path
+
+
+def cut_file(path: Path, size: int) -> None:
+    """Shorten a file to `size` bytes.
+
+    Raises:
+        DataError: it is missing or shorter, as after a power failure.
+    """
+    there = path.stat().st_size if path.exists() else -1
+    if there < size:
+        raise DataError(
+            f"{path} has {max(there, 0)} of the {size} bytes recorded",
+            remedy="delete its folder and prepare the corpus again",
+        )
+    if there > size:
+        os.truncate(path, size)
+
+
+def checksum(path: Path) -> str:
+    """blake2b of a file's bytes, 16 bytes in hexadecimal."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class TokenStream:
+    """Rows of one finished stream, memory-mapped.
+
+    Raises:
+        DataError: a shard is missing, or its size is not the recorded one.
+    """
+
+    def __init__(self, root: Path, entry: dict[str, Any], dtype: np.dtype, context_tokens: int):
+        self.root = root
+        self.rows: int = entry["rows"]
+        self.shards: list[dict[str, Any]] = entry["shards"]
+        self.table_path = root / entry["table"]
+        self._shard_rows: int = entry["shard_rows"]
+        self._context_tokens = context_tokens
+        for shard in self.shards:
+            self._check_size(shard)
+        # A plain view of the map: slicing the memmap class itself costs several times more.
+        self._maps = [
+            np.memmap(root / shard["file"], dtype, "r").view(np.ndarray) for shard in self.shards
+        ]
+
+    def row(self, index: int) -> np.ndarray:
+        """Tokens of one row, shape (T + 1,), in the stored type and without a copy."""
+        shard, within = divmod(index, self._shard_rows)
+        first = within * self._context_tokens
+        return self._maps[shard][first : first + self._context_tokens + 1]
+
+    def bytes(self) -> int:
+        return sum(shard["bytes"] for shard in self.shards)
+
+    def verify(self) -> None:
+        """Compare every shard with its checksum; DataError names the shard and both checksums."""
+        for shard in self.shards:
+            found = checksum(self.root / shard["file"])
+            if found != shard["blake2b"]:
+                raise DataError(
+                    f"shard {self.root / shard['file']} is corrupt: blake2b {found}, "
+                    f"recorded {shard['blake2b']}",
+                    remedy=f"delete {self.root} and prepare the corpus again",
+                )
+
+    def documents(self, first_token: int, last_token: int) -> Iterator[dict[str, Any]]:
+        """Records of the documents that touch the tokens [first_token, last_token]."""
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.ParquetFile(self.table_path)
+        for group in range(table.num_row_groups):
+            starts = table.metadata.row_group(group).column(4).statistics
+            if starts.min > last_token:
+                return
+            if group + 1 < table.num_row_groups:
+                following = table.metadata.row_group(group + 1).column(4).statistics
+                if following.min <= first_token:
+                    continue
+            yield from _touching(table.read_row_group(group), first_token, last_token)
+
+    def _check_size(self, shard: dict[str, Any]) -> None:
+        path = self.root / shard["file"]
+        size = path.stat().st_size if path.exists() else None
+        if size != shard["bytes"]:
+            state = "is missing" if size is None else f"has {size} bytes"
+            raise DataError(
+                f"shard {path} {state}, recorded {shard['bytes']} bytes and blake2b "
+                f"{shard['blake2b']}",
+                remedy=f"delete {self.root} and prepare the corpus again",
+            )
+
+
+def _touching(group: Any, first_token: int, last_token: int) -> Iterator[dict[str, Any]]:
+    start_D = group.column("first_token").to_numpy()
+    first = max(0, int(np.searchsorted(start_D, first_token, side="right")) - 1)
+    end = int(np.searchsorted(start_D, last_token, side="right"))
+    for record in group.slice(first, end - first).to_pylist():
+        if record["first_token"] + record["tokens"] > first_token:
+            yield record

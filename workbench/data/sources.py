@@ -1,0 +1,154 @@
+"""Where documents come from: the contract of a source, its intake, and the choice by name.
+
+    source = open_source(CorpusConfig(name="planted"))
+    intake = Intake(config)
+    for document in intake.take(source): ...
+
+A source streams documents in an order that depends only on its inputs and settings, so a killed
+preparation can replay it.  The intake applies the limits and counts what was left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from workbench.config import CorpusConfig
+from workbench.core import DataError, nearest, unknown_name
+
+PATIENCE_DOCUMENTS = 20_000
+"""Documents in a row that no domain wants before the rest of a stream is left unread."""
+
+MAX_SKIP_EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Document:
+    """Raw text with its domain and where it came from (a path, a URL, or a generator's truth)."""
+
+    text: str
+    domain: str
+    origin: str
+
+
+class Source(Protocol):
+    """A stream of documents.
+
+    notes: one-line remarks for the manifest, such as a domain that was left out.
+    """
+
+    notes: list[str]
+
+    @property
+    def domains(self) -> tuple[str, ...] | None:
+        """The domains known before reading, in order; None when only reading tells."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Text that changes whenever the documents may have changed; cheap to compute."""
+        ...
+
+    def documents(self, intake: Intake) -> Iterator[Document]:
+        """Documents in a fixed order; may leave out those of domains in `intake.full`."""
+        ...
+
+
+class Intake:
+    """Limits per document and per domain, and the account of what was left out.
+
+    Args:
+        config: limits, wanted domains and strictness.
+        max_domain_bytes: text per domain; the config's own limit when None.
+    """
+
+    def __init__(self, config: CorpusConfig, max_domain_bytes: float | None = None):
+        own = config.max_domain_mb and config.max_domain_mb * 1e6
+        limits = [limit for limit in (own, max_domain_bytes) if limit is not None]
+        self.config = config
+        self.max_domain_bytes = min(limits, default=float("inf"))
+        self.full: set[str] = set()
+        self.seen: set[str] = set()
+        self.bytes: Counter[str] = Counter()
+        self.cut: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.skip_examples: list[str] = []
+        self._refused_in_a_row = 0
+
+    @property
+    def max_document_bytes(self) -> int | None:
+        kilobytes = self.config.max_document_kb
+        return None if kilobytes is None else int(kilobytes * 1e3)
+
+    def skip(self, domain: str, origin: str, why: str) -> None:
+        """Count an unreadable file or record.
+
+        Raises:
+            DataError: the config is `strict`.
+        """
+        if self.config.strict:
+            raise DataError(
+                f"{origin} {why}", remedy="repair or remove it, or set strict=False to skip it"
+            )
+        self.skipped[domain] += 1
+        if len(self.skip_examples) < MAX_SKIP_EXAMPLES:
+            self.skip_examples.append(f"{origin} {why}")
+
+    def take(self, source: Source) -> Iterator[Document]:
+        """The documents of `source` that fit the limits, until none can be wanted any more."""
+        known = self.config.domains or source.domains
+        for document in source.documents(self):
+            admitted = self._admit(document)
+            if admitted is not None:
+                yield admitted
+            if self._refused_in_a_row >= PATIENCE_DOCUMENTS:
+                return
+            if known and self.full.issuperset(known):
+                return
+
+    def _admit(self, document: Document) -> Document | None:
+        domain = document.domain
+        self.seen.add(domain)
+        wanted = self.config.domains is None or domain in self.config.domains
+        if not wanted or domain in self.full or not document.text.strip():
+            self._refused_in_a_row += 1
+            return None
+        self._refused_in_a_row = 0
+        text, size = self._shorten(document.text, domain)
+        self.bytes[domain] += size
+        if self.bytes[domain] >= self.max_domain_bytes:
+            self.full.add(domain)
+        return replace(document, text=text)
+
+    def _shorten(self, text: str, domain: str) -> tuple[str, int]:
+        data = text.encode("utf-8", "replace")
+        limit = self.max_document_bytes
+        if limit is None or len(data) <= limit:
+            return data.decode(), len(data)
+        self.cut[domain] += 1
+        return data[:limit].decode("utf-8", "ignore"), limit
+
+
+def open_source(config: CorpusConfig) -> Source:
+    """The source that `config.name` means: built-in, catalogue, path or glob, `datasets` name.
+
+    Raises:
+        DataError: a path that does not exist or holds no text, or a name like a known one.
+    """
+    from workbench.data import catalogue, files, hub, installed, planted
+
+    if config.name == "installed":
+        return installed.InstalledSource(config)
+    if config.name == "planted":
+        return planted.PlantedSource(config)
+    if config.name in catalogue.entries():
+        return hub.HubSource(catalogue.resolve(config))
+    if files.is_path(config.name):
+        return files.FilesSource(config)
+    guess = nearest(config.name, catalogue.entries())
+    if guess and "/" not in config.name and not Path(config.name).exists():
+        problem, remedy = unknown_name("corpus", config.name, catalogue.entries())
+        raise DataError(problem, remedy=remedy)
+    return hub.HubSource(config)
