@@ -1,5 +1,7 @@
 """Numerics, each with a slow reference twin beside it."""
 
+from workbench.kernels.chunked import chunked_token_loss
+from workbench.kernels.memory import peak_mib
 from workbench.kernels.sample_loss import reference_sample_loss, sample_loss, valid_rows
 
-__all__ = ["reference_sample_loss", "sample_loss", "valid_rows"]
+__all__ = ["chunked_token_loss", "peak_mib", "reference_sample_loss", "sample_loss", "valid_rows"]

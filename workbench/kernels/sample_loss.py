@@ -11,15 +11,22 @@ Shapes: B rows, T tokens, D width, V vocabulary, N = B·T.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.core import IGNORE_INDEX, ConfigError, ModelError, NumericsError, unknown_name
+from workbench.kernels.chunked import chunked_token_loss
 
 Form = Literal["auto", "full", "chunked"]
+
+FULL_LOGITS_MIB = 128
+"""Float32 logits up to this size are held.  Full logits save one product in four of the head, and
+their peak is three times their size: here no more than a small model's activations.  `tiny` and
+`small` stay below.  `benchmarks/loss_kernel.py` measures both forms on either side."""
 
 
 def sample_loss(
@@ -52,7 +59,8 @@ def sample_loss(
     _require_fit(hidden_BTD, head_VD, labels_BT)
     if check:
         _require_range(labels_BT, len(head_VD))
-    nll_BT = _token_loss(form)(hidden_BTD, head_VD, labels_BT)
+    logits_mib = 4 * labels_BT.numel() * len(head_VD) / 2**20
+    nll_BT = _token_loss(form, logits_mib)(hidden_BTD, head_VD, labels_BT)
     active_tokens_B = (labels_BT != IGNORE_INDEX).sum(dim=1).clamp_(min=1)
     return nll_BT.sum(dim=1) / active_tokens_B
 
@@ -79,11 +87,13 @@ def reference_sample_loss(
     return torch.stack(losses)
 
 
-def _token_loss(form: str):
+def _token_loss(form: str, logits_mib: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """Function (hidden_BTD, head_VD, labels_BT) -> nll_BT that computes the form."""
-    forms = {"auto": _full_token_loss, "full": _full_token_loss}
+    forms = {"full": _full_token_loss, "chunked": chunked_token_loss}
+    if form == "auto":
+        return forms["full" if logits_mib <= FULL_LOGITS_MIB else "chunked"]
     if form not in forms:
-        problem, remedy = unknown_name("form of sample_loss", form, forms)
+        problem, remedy = unknown_name("form of sample_loss", form, get_args(Form))
         raise ConfigError(problem, remedy=remedy)
     return forms[form]
 
