@@ -180,8 +180,7 @@ def doctor(
 
     from workbench.doctor import examine, works
 
-    with _bar() as progress:
-        progress("looking", 0, None)
+    with _errors.status("looking at this machine"):
         checks = examine()
     if as_json:
         print(json.dumps({"works": works(checks), "checks": [asdict(c) for c in checks]}, indent=2))
@@ -331,14 +330,18 @@ def _row(run: RunFolder) -> dict[str, Any]:
 
 
 def _print_table(rows: list[dict[str, Any]], *, title: str) -> None:
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=escape(title))
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
     for name in rows[0] if rows else ():
-        table.add_column(name.replace("_", " "), overflow="fold")
+        numeric = all(isinstance(row[name], (int, float)) for row in rows)
+        justify = "right" if numeric else "left"
+        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row.values()))
-    console.print(table)
+    # Without a terminal there is no width to fit, and folded cells are hard to search.
+    console.print(table, width=None if console.is_terminal else 200, soft_wrap=True)
 
 
 def _cell(value: Any) -> str:
@@ -347,3 +350,7 @@ def _cell(value: Any) -> str:
 
 def _shown(path: Path) -> str:
     return f"[cyan]{escape(str(path))}[/cyan]"
+
+
+if __name__ == "__main__":
+    app()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from workbench.batch import page
 from workbench.batch.comparison import (
     Groups,
-    Runs,
     choose_baseline,
     compare,
     differences,
@@ -25,6 +24,7 @@ from workbench.batch.notebook import Progress
 from workbench.core import RunError, WorkbenchError
 
 if TYPE_CHECKING:
+    from workbench.batch.comparison import Runs
     from workbench.evaluation import Verdict
     from workbench.tracking import RunFolder
 

@@ -1,6 +1,6 @@
 """Train every run of a study, one after the other, with a line now and then.
 
-    runs = train_study(presets.tour("demo"), "runs/tour")     # {"uniform": [Run, …], …}
+runs = train_study(presets.tour("demo"), "runs/tour")     # {"uniform": [Run, …], …}
 """
 
 from __future__ import annotations

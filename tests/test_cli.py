@@ -1,0 +1,184 @@
+"""The commands, end to end on generated text, and their one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from workbench.cli import app
+from workbench.core import ConfigError, WorkbenchError
+from workbench.tracking import RunFolder
+
+COMMANDS = ("demo", "prepare", "train", "resume", "runs", "report", "doctor")
+TINY = (
+    *("--corpus", "planted", "--set", "max_domain_mb=0.1", "--set", "vocab_size=400"),
+    *("--set", "context_tokens=32", "--set", "batch_rows=4", "--set", "held_out_rows=2"),
+    *("--set", "record_every_steps=1", "--set", "threads=1"),
+    *("--set", 'model.overrides={"num_hidden_layers":1,"hidden_size":32}'),
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def call(cache, monkeypatch, tmp_path):
+    """Run a command in an empty folder with a prepared-corpus cache shared by this module."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(cache))
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_help_lists_every_command_and_answers_without_loading_torch():
+    program = (
+        "import sys; from typer.testing import CliRunner; from workbench.cli import app; "
+        "print(CliRunner().invoke(app, ['--help']).output); "
+        "print([m for m in ('torch', 'transformers', 'plotly', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("[]")
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+def test_the_commands_are_the_ones_promised():
+    assert set(get_command(app).commands) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_has_an_example_that_parses(call, command):
+    shown = call(command, "--help")
+    assert shown.exit_code == 0
+    example = get_command(app).commands[command].epilog.removeprefix("Example: workbench ")
+    assert example.split()[0] == command
+    get_command(app).commands[command].make_context(command, example.split()[1:])
+
+
+def test_train_report_and_list(call, tmp_path):
+    for name, reweighter in (("u", "uniform"), ("l", "linupper")):
+        steps = ("--set", "total_steps=3", "--set", "evaluate_every_steps=3")
+        trained = call("train", *TINY, *steps, "--reweighter", reweighter, "--name", name)
+        assert trained.exit_code == 0, trained.output
+        assert "finished at step 3/3" in plain(trained.output)
+    listed = plain(call("runs").output)
+    assert "linupper" in listed and "3/3" in listed
+    written = call("report", "runs", "--out", "r.html")
+    assert written.exit_code == 0, written.output
+    assert "linupper against uniform is undecided" in (tmp_path / "r.html").read_text()
+
+
+def test_prepare_shows_what_the_corpus_holds(call):
+    shown = call("prepare", *TINY)
+    assert shown.exit_code == 0, shown.output
+    assert "noise" in shown.output and "prepared in" in shown.output
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(cache, call, tmp_path):
+    steps = ("--set", "total_steps=400", "--name", "long")
+    command = [sys.executable, "-m", "workbench.cli", "train", *TINY, *steps]
+    environment = {**os.environ, "WORKBENCH_CACHE": str(cache)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    folder = tmp_path / "runs" / "long"
+    wait_for(lambda: RunFolder.holds_run(folder) and RunFolder.open(folder).events("step"))
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    run = RunFolder.open(folder)
+    assert run.status() == "stopped"
+    assert run.checkpoints()
+    assert "workbench resume runs/long" in plain(output)
+    resumed = call("resume", "runs/long")
+    assert resumed.exit_code == 0, resumed.output
+    assert RunFolder.open(folder).status() == "finished"
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem", "remedy"),
+    [
+        (("train", "--reweighter", "linuper"), "unknown reweighter 'linuper'", "mean 'linupper'?"),
+        (("train", "--set", "totl_steps=3"), "unknown setting 'totl_steps'", "'total_steps'?"),
+        (("train", "--set", "total_steps"), "--set total_steps has no value", "name=value"),
+        (("train", "--config", "gone.json"), "cannot read a config", "give a JSON file"),
+        (("train", "--corpus", "./gone"), "gone", ""),
+        (("resume", "gone"), "gone is not a run", "config.json"),
+        (("runs", "gone"), "no run in gone", "workbench train"),
+        (("report", "gone"), "no run in gone", "workbench train"),
+        (("demo", "--notebook", "gone.ipynb"), "gone.ipynb is not a notebook", "path"),
+    ],
+)
+def test_an_error_is_one_line_with_its_remedy_and_no_traceback(call, arguments, problem, remedy):
+    result = call(*arguments)
+    assert result.exit_code == 1
+    assert problem in plain(result.output)
+    assert remedy in plain(result.output)
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_debug_lets_the_traceback_through(call):
+    result = call("--debug", "train", "--reweighter", "linuper")
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_doctor_finds_this_environment_working(call):
+    shown = call("doctor", "--json")
+    assert shown.exit_code == 0, shown.output
+    told = json.loads(shown.stdout)
+    names = {check["name"] for check in told["checks"]}
+    assert told["works"] is True
+    assert {"Python", "torch", "CPU", "memory", "disk", "CUDA device", "git"} <= names
+    assert all(c["remedy"] for c in told["checks"] if c["state"] != "ok")
+
+
+def test_doctor_names_a_missing_package_and_how_to_get_it(call, monkeypatch):
+    import importlib.metadata
+
+    known = importlib.metadata.version
+
+    def version(name):
+        if name == "duckdb":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "5.1" if name == "datasets" else known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    shown = call("doctor", "--json")
+    assert shown.exit_code == 1
+    told = json.loads(shown.stdout)
+    checks = {check["name"]: check for check in told["checks"]}
+    assert checks["duckdb"]["state"] == "missing"
+    assert checks["duckdb"]["remedy"].startswith("pip install 'duckdb")
+    assert (checks["datasets"]["found"], checks["datasets"]["state"]) == ("5.1", "advice")
+
+
+def test_an_error_from_a_background_run_reaches_the_command_line(call, monkeypatch):
+    from workbench import training
+
+    def fail(*_, **__):
+        raise WorkbenchError("the [disk] is full", remedy="free some")
+
+    monkeypatch.setattr(training, "start", fail)
+    result = call("train")
+    assert result.exit_code == 1
+    assert "the [disk] is full" in result.output
