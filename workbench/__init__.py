@@ -17,12 +17,14 @@ __version__ = "0.1.0"
 _HOME = {
     "RunConfig": "workbench.config",
     "Policy": "workbench.config",
+    "presets": "workbench.config",
     "WorkbenchError": "workbench.core",
     "prepare": "workbench.data",
     "train": "workbench.training",
     "start": "workbench.training",
     "resume": "workbench.training",
     "open_run": "workbench.training",
+    "stamp": "workbench.training",
 }
 _ROOMS = (
     "batch",

@@ -1,5 +1,6 @@
 """Frozen, typed, strict settings of a run, and presets as functions."""
 
+from workbench.config import presets
 from workbench.config.part import Part
 from workbench.config.run import (
     POLICY_SLOTS,
@@ -24,4 +25,5 @@ __all__ = [
     "RunConfig",
     "TokenizerConfig",
     "TrainingConfig",
+    "presets",
 ]

@@ -1,6 +1,7 @@
 """The loop that trains, and the handle of a run."""
 
+from workbench.training.device import stamp
 from workbench.training.loop import Callback
 from workbench.training.run import Run, default_cache_dir, open_run, resume, start, train
 
-__all__ = ["Callback", "Run", "default_cache_dir", "open_run", "resume", "start", "train"]
+__all__ = ["Callback", "Run", "default_cache_dir", "open_run", "resume", "stamp", "start", "train"]

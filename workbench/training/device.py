@@ -99,6 +99,17 @@ def environment(config: RunConfig, *, content_hash: str) -> dict[str, Any]:
     }
 
 
+def stamp(seed: int) -> str:
+    """One line for the top of a notebook: versions, commit, device, threads, seed."""
+    device = resolve(RunConfig()).training.device
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    packages = " · ".join(f"{p} {_version(p)}" for p in ("workbench", "torch", "transformers"))
+    return (
+        f"{packages} · commit {_git_commit() or 'unknown'} · {name}, "
+        f"{torch.get_num_threads()} threads · seed {seed}"
+    )
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

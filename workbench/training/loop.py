@@ -14,12 +14,12 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from workbench.config import RunConfig
-from workbench.core import ConfigError, StepOutcome, WorkbenchError
+from workbench.core import ConfigError, NumericsError, StepOutcome, WorkbenchError
 from workbench.evaluation import held_out_loss
 from workbench.tracking import RunFolder
 from workbench.training import checkpoint
 from workbench.training.controls import Controls
-from workbench.training.record import Recorder
+from workbench.training.record import REMEDY, Recorder
 from workbench.training.state import TrainState, check_policies
 from workbench.training.step import NonFiniteStep, train_step
 
@@ -90,7 +90,8 @@ class Loop:
             stepped = train_step(state, batch)
         except NonFiniteStep as error:
             state.sampler.load_state_dict(drawn_before)
-            self._save()
+            if state.finite():
+                self._save()
             self.recorder.add(error.stepped, batch, mixture, time.perf_counter() - began)
             self._flush()
             raise
@@ -135,6 +136,11 @@ class Loop:
         # The record up to this step is on disk before the checkpoint that continues from it.
         self._flush()
         self.recorder.flush_ledger()
+        if not self.state.finite():
+            raise NumericsError(
+                f"step {self.state.step - 1}: its update made the parameters not finite",
+                remedy=REMEDY.format(path=self.folder.path),
+            )
         self._save()
 
     def _save(self) -> None:

@@ -110,7 +110,7 @@ class Recorder:
         if not bad_B.any():
             return NumericsError(
                 f"step {step}: the gradient norm is not finite although every loss is",
-                remedy=REMEDY.format(step=step, path=self._folder.path),
+                remedy=REMEDY.format(path=self._folder.path),
             )
         ids = entry.batch.sample_id_B[bad_B]
         shown = "; ".join(f"{i}: {self._excerpt(int(i))}" for i in ids[:3])
@@ -118,7 +118,7 @@ class Recorder:
         return NumericsError(
             f"step {step}: the loss of {len(ids)} of {len(bad_B)} rows is not finite, rows "
             f"{shown}{more}",
-            remedy=REMEDY.format(step=step, path=self._folder.path),
+            remedy=REMEDY.format(path=self._folder.path),
         )
 
     def _excerpt(self, sample_id: int) -> str:
@@ -127,7 +127,7 @@ class Recorder:
 
 
 REMEDY = (
-    "the checkpoint before step {step} is kept: lower the rate and continue with "
+    "lower the learning rate and continue from the checkpoint before it with "
     "`workbench resume {path} --set peak_lr=…`"
 )
 

@@ -61,6 +61,11 @@ class TrainState:
         apply_settings(self.optimizer, config.optimizer)
         self.config = config
 
+    def finite(self) -> bool:
+        """Whether every parameter is finite; reads the device, so not for the hot loop."""
+        checks = [p.isfinite().all() for p in self.model.parameters()]
+        return bool(torch.stack(checks).all())
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "step": self.step,
