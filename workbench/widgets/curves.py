@@ -1,0 +1,185 @@
+"""A run's record as growing arrays, read bit by bit from its folder.
+
+    curves = RunCurves(folder)
+    if curves.refresh():                       # cheap: reads what was written since the last call
+        step_S, loss_S = curves.column("step"), curves.column("loss")
+
+Shapes: S recorded steps, E held-out evaluations, P points of a drawn line.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from workbench.config import RunConfig
+from workbench.tracking import RunFolder
+
+SMOOTHING_STEPS = 20
+"""Time constant of the smoothed training loss."""
+RATE_STEPS = 20
+"""Steps that the shown tokens per second and time left are averaged over."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A change made during the run, at the step before which it took effect."""
+
+    step: int
+    text: str
+
+
+class RunCurves:
+    """What a panel knows of one run."""
+
+    def __init__(self, folder: RunFolder):
+        self.folder = folder
+        self._position = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._columns = {
+            name: array("d") for name in ("step", "loss", "smooth", "tokens", "seconds")
+        }
+        self._held_out: dict[str, tuple[array, array]] = {}
+        self.marks: list[Mark] = []
+        self.config = RunConfig(**self.folder.config)
+        self.failure: dict[str, str] | None = None
+        self._average, self._average_weight = 0.0, 0.0
+        self._held_out_seconds = 0.0
+        self._elapsed_seconds, self._since, self._last_time = 0.0, None, 0.0
+
+    def refresh(self) -> bool:
+        """Read what was written since the last call; whether there was anything."""
+        events, self._position = self.folder.follow(self._position)
+        if events and events[0]["kind"] == "started":
+            self._clear()
+        for event in events:
+            self._take(event)
+        return bool(events)
+
+    def column(self, name: str) -> np.ndarray:
+        """`step`, `loss` and `smooth` (nats), `tokens` or `seconds` of each step, float64 (S,)."""
+        return np.array(self._columns[name])
+
+    @property
+    def held_out(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Steps and losses in nats per domain, each (E,)."""
+        return {name: (np.array(x), np.array(y)) for name, (x, y) in self._held_out.items()}
+
+    @property
+    def steps_done(self) -> int:
+        steps = self._columns["step"]
+        return int(steps[-1]) + 1 if steps else 0
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.training.total_steps
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over the last steps, evaluation and pauses left out."""
+        seconds = sum(self._columns["seconds"][-RATE_STEPS:])
+        return sum(self._columns["tokens"][-RATE_STEPS:]) / seconds if seconds > 0 else None
+
+    @property
+    def left_seconds(self) -> float | None:
+        """Expected time to the last step at the present rate, evaluations included."""
+        recent = self._columns["seconds"][-RATE_STEPS:]
+        if not recent:
+            return None
+        step_seconds = sum(recent) / len(recent)
+        evaluation_seconds = self._held_out_seconds / len(self._columns["step"])
+        remaining = max(0, self.total_steps - self.steps_done)
+        return remaining * (step_seconds + evaluation_seconds)
+
+    def elapsed_seconds(self, *, running: bool) -> float:
+        """Time spent training, pauses and interruptions left out."""
+        if self._since is None:
+            return self._elapsed_seconds
+        until = time.time() if running else self._last_time
+        return self._elapsed_seconds + max(0.0, until - self._since)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._keep_time(event)
+        match event["kind"]:
+            case "step":
+                self._take_step(event)
+            case "held_out":
+                self._held_out_seconds += event.get("seconds", 0.0)
+                for name, loss in event["losses"].items():
+                    steps, losses = self._held_out.setdefault(name, (array("d"), array("d")))
+                    steps.append(event["step"])
+                    losses.append(loss)
+            case "set":
+                self._take_changes(event["step"], event["changes"])
+            case "failed":
+                self.failure = {"problem": event["problem"], "remedy": event["remedy"]}
+            case "resumed":
+                self.failure = None
+
+    def _take_step(self, event: dict[str, Any]) -> None:
+        loss = event["loss"]
+        # A step that is not finite would spoil the average for all that follow.
+        if np.isfinite(loss):
+            keep = 1 - 1 / SMOOTHING_STEPS
+            self._average = keep * self._average + (1 - keep) * loss
+            self._average_weight = keep * self._average_weight + (1 - keep)
+        smooth = self._average / self._average_weight if self._average_weight else loss
+        for name, value in (
+            ("step", event["step"]),
+            ("loss", loss),
+            ("smooth", smooth),
+            ("tokens", event["tokens"]),
+            ("seconds", event["seconds"]),
+        ):
+            self._columns[name].append(value)
+
+    def _take_changes(self, step: int, changes: dict[str, Any]) -> None:
+        self.config = self.config.change(**changes)
+        short = [f"{name.split('.')[-1]} {_short(value)}" for name, value in changes.items()]
+        self.marks.append(Mark(step, ", ".join(short)))
+
+    def _keep_time(self, event: dict[str, Any]) -> None:
+        now, kind = event["time"], event["kind"]
+        if kind in ("started", "resumed", "unpaused"):
+            # Still counting means the process before was killed: it worked until its last event.
+            if self._since is not None:
+                self._elapsed_seconds += self._last_time - self._since
+            self._since = now
+        elif kind in ("paused", "stopped", "finished", "failed") and self._since is not None:
+            self._elapsed_seconds += now - self._since
+            self._since = None
+        self._last_time = now
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("name", value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def thin(x_S: np.ndarray, y_S: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `points` of a line, keeping the extremes: each stretch's lowest and highest point.
+
+    Args:
+        x_S, y_S: the line, x ascending.
+        points: upper bound of what is kept, at least 4.
+    Returns:
+        x and y of the kept points, each (P,), the first and the last among them.
+    """
+    if len(x_S) <= points:
+        return x_S, y_S
+    edges = np.linspace(1, len(x_S) - 1, (points - 2) // 2 + 1).astype(int)
+    kept = {0, len(x_S) - 1}
+    # A stretch of NaN alone keeps its first point: a gap stays a gap.
+    low_S, high_S = np.nan_to_num(y_S, nan=np.inf), np.nan_to_num(y_S, nan=-np.inf)
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        kept.add(first + int(np.argmin(low_S[first:last])))
+        kept.add(first + int(np.argmax(high_S[first:last])))
+    index_P = np.array(sorted(kept))
+    return x_S[index_P], y_S[index_P]

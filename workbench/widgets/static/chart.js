@@ -1,0 +1,296 @@
+// A line chart in SVG.  Text and grid take their colours from the theme through CSS, so switching
+// between light and dark needs no redraw.
+const MARGIN = { top: 10, right: 14, bottom: 34, left: 44 };
+const HEIGHT = 232;
+const MOST_MARKERS = 40;
+
+function node(tag, attributes = {}, ...children) {
+  const drawn = ["svg", "g", "path", "line", "text", "circle", "rect"].includes(tag);
+  const made = drawn
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function niceTicks(low, high, wanted) {
+  const rough = (high - low) / Math.max(1, wanted);
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= rough) * power;
+  const ticks = [];
+  for (let i = Math.ceil(low / step); i * step <= high + step * 1e-9; i++) ticks.push(i * step);
+  return { ticks, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9)) };
+}
+
+const thousands = (value) => Math.round(value).toLocaleString("en").replaceAll(",", "\u202f");
+
+function extent(lists) {
+  let low = Infinity, high = -Infinity;
+  for (const list of lists) {
+    for (const value of list) {
+      if (value === null) continue;
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+  }
+  return [low, high];
+}
+
+const SHAPES = {
+  circle: "M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0z",
+  square: "M-2.7,-2.7h5.4v5.4h-5.4z",
+  diamond: "M0,-3.8l3.8,3.8l-3.8,3.8l-3.8,-3.8z",
+  triangle: "M0,-3.6l3.6,6.2h-7.2z",
+};
+
+function sample(line) {
+  const dash = line.dash || null;
+  const shape = line.marker && node("path", {
+    d: SHAPES[line.marker], fill: line.colour, transform: "translate(12,5)",
+  });
+  const stroke = node("line", {
+    x1: 0, x2: 24, y1: 5, y2: 5, stroke: line.colour, "stroke-dasharray": dash,
+    "stroke-width": line.faint ? 1 : 2, opacity: line.faint ? 0.45 : 1,
+  });
+  const drawing = node("svg", { width: 24, height: 10, "aria-hidden": "true" }, stroke);
+  if (shape) drawing.append(shape);
+  return drawing;
+}
+
+class Chart {
+  constructor(host) {
+    this.data = null;
+    this.hidden = new Set();
+    this.group = null;
+    this.cursor = null;
+    this.choice = node("select", { class: "wb-group", "aria-label": "Domain shown" });
+    this.choice.addEventListener("change", () => { this.group = this.choice.value; this.draw(); });
+    this.heading = node("div", { class: "wb-chart-title" });
+    this.legend = node("div", { class: "wb-legend" });
+    this.drawing = node("svg", {
+      height: HEIGHT, tabindex: 0, role: "img", class: "wb-drawing",
+    });
+    this.tip = node("div", { class: "wb-tip", "aria-live": "polite", hidden: "" });
+    this.plot = node("div", { class: "wb-plot" }, this.drawing, this.tip);
+    this.root = node("section", { class: "wb-chart" }, this.heading, this.plot, this.legend);
+    host.append(this.root);
+    this.drawing.addEventListener("pointermove", (event) => this.point(event));
+    this.drawing.addEventListener("pointerleave", () => this.move(null));
+    this.drawing.addEventListener("blur", () => this.move(null));
+    this.drawing.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  set(data) {
+    this.data = data;
+    const groups = [...new Set(data.lines.map((line) => line.group).filter(Boolean))];
+    if (groups.join() !== this.groups?.join()) {
+      this.groups = groups;
+      this.choice.replaceChildren(...groups.map((g) => node("option", { value: g }, g)));
+      if (!groups.includes(this.group)) this.group = groups[0] ?? null;
+    }
+    this.draw();
+  }
+
+  get lines() {
+    return this.data.lines.filter((line) => !line.group || line.group === this.group);
+  }
+
+  get shown() { return this.lines.filter((line) => !this.hidden.has(line.name)); }
+
+  draw() {
+    const data = this.data;
+    if (!data) return;
+    this.heading.replaceChildren(
+      node("span", {}, data.title), node("span", { class: "wb-unit" }, data.unit),
+      ...(this.groups.length ? [this.choice] : []),
+    );
+    this.drawLegend();
+    const width = Math.max(220, this.plot.clientWidth);
+    this.drawing.setAttribute("width", width);
+    this.drawing.replaceChildren();
+    if (!this.shown.some((line) => line.x.length)) {
+      this.scale = null;
+      const text = this.lines.length ? "Every line is hidden" : data.empty;
+      this.drawing.append(node("text", {
+        x: width / 2, y: HEIGHT / 2, "text-anchor": "middle", class: "wb-empty",
+      }, text));
+      return this.drawing.setAttribute("aria-label", `${data.title}: ${text}`);
+    }
+    this.scale = this.scaled(width);
+    this.drawAxes(width);
+    this.drawMarks();
+    for (const line of this.shown) this.drawLine(line);
+    this.drawCursor();
+    const last = this.shown.filter((line) => !line.faint)
+      .map((line) => `${line.name} ${line.y.at(-1)}`);
+    this.drawing.setAttribute("aria-label",
+      `${data.title} in ${data.unit}, last values: ${last.join(", ")}. Arrow keys read values.`);
+  }
+
+  scaled(width) {
+    const [x0, x1] = extent(this.data.lines.map((line) => line.x));
+    let [y0, y1] = extent(this.shown.map((line) => line.y));
+    if (!(y1 >= y0)) [y0, y1] = [0, 1];
+    const pad = (y1 - y0) * 0.06 || Math.abs(y1) * 0.05 || 1;
+    [y0, y1] = [y0 - pad, y1 + pad];
+    const right = Math.max(x1, x0 + 1);
+    const inner = { w: width - MARGIN.left - MARGIN.right, h: HEIGHT - MARGIN.top - MARGIN.bottom };
+    return {
+      x0, x1: right, y0, y1,
+      x: (value) => MARGIN.left + ((value - x0) / (right - x0)) * inner.w,
+      y: (value) => MARGIN.top + (1 - (value - y0) / (y1 - y0)) * inner.h,
+      step: (pixel) => x0 + ((pixel - MARGIN.left) / inner.w) * (right - x0),
+    };
+  }
+
+  drawAxes(width) {
+    const s = this.scale, bottom = HEIGHT - MARGIN.bottom;
+    const y = niceTicks(s.y0, s.y1, 5);
+    for (const tick of y.ticks) {
+      const at = s.y(tick);
+      this.drawing.append(
+        node("line", {
+          x1: MARGIN.left, x2: width - MARGIN.right, y1: at, y2: at, class: "wb-grid",
+        }),
+        node("text", { x: MARGIN.left - 6, y: at + 4, "text-anchor": "end" },
+          tick.toFixed(y.digits)),
+      );
+    }
+    const x = niceTicks(s.x0, s.x1, Math.max(2, width / 90));
+    for (const tick of x.ticks.filter(Number.isInteger)) {
+      this.drawing.append(
+        node("line", { x1: s.x(tick), x2: s.x(tick), y1: bottom, y2: bottom + 4, class: "wb-axis" }),
+        node("text", { x: s.x(tick), y: bottom + 16, "text-anchor": "middle" }, thousands(tick)),
+      );
+    }
+    this.drawing.append(
+      node("line", {
+        x1: MARGIN.left, x2: width - MARGIN.right, y1: bottom, y2: bottom, class: "wb-axis",
+      }),
+      node("text", {
+        x: width - MARGIN.right, y: HEIGHT - 4, "text-anchor": "end", class: "wb-axis-label",
+      }, this.data.x_label),
+    );
+  }
+
+  drawMarks() {
+    const byStep = new Map();
+    for (const { step, text } of this.data.marks) {
+      byStep.set(step, [...(byStep.get(step) ?? []), text]);
+    }
+    let row = 0;
+    for (const [step, texts] of byStep) {
+      const at = this.scale.x(step);
+      const left = at > this.scale.x(this.scale.x1) - 110;
+      this.drawing.append(
+        node("line", { x1: at, x2: at, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom, class: "wb-mark" }),
+        node("text", {
+          x: at + (left ? -4 : 4), y: MARGIN.top + 9 + 13 * (row++ % 3), class: "wb-mark-text",
+          "text-anchor": left ? "end" : "start",
+        }, texts.join("; ")),
+      );
+    }
+  }
+
+  drawLine(line) {
+    const { x, y } = this.scale;
+    let path = "", pen = "M";
+    for (let i = 0; i < line.x.length; i++) {
+      if (line.y[i] === null) { pen = "M"; continue; }
+      path += `${pen}${x(line.x[i]).toFixed(1)},${y(line.y[i]).toFixed(1)}`;
+      pen = "L";
+    }
+    this.drawing.append(node("path", {
+      d: path, fill: "none", stroke: line.colour, "stroke-dasharray": line.dash || null,
+      "stroke-width": line.faint ? 1 : 2, opacity: line.faint ? 0.38 : 1,
+      "stroke-linejoin": "round",
+    }));
+    if (!line.marker) return;
+    const every = Math.ceil(line.x.length / MOST_MARKERS);
+    for (let i = 0; i < line.x.length; i += every) {
+      if (line.y[i] === null) continue;
+      this.drawing.append(node("path", {
+        d: SHAPES[line.marker], fill: line.colour,
+        transform: `translate(${x(line.x[i]).toFixed(1)},${y(line.y[i]).toFixed(1)})`,
+      }));
+    }
+  }
+
+  drawLegend() {
+    // Rebuilt only when the lines change, so that a focused button keeps the focus.
+    const names = this.lines.map((line) => `${line.name}/${line.faint}`).join();
+    if (names !== this.legendNames) {
+      this.legendNames = names;
+      this.entries = this.lines.map((line) => this.legendEntry(line));
+      this.legend.replaceChildren(...this.entries.map((entry) => entry.button));
+    }
+    this.lines.forEach((line, i) => {
+      const value = line.y.at(-1);
+      this.entries[i].value.textContent = line.faint || value == null ? "" : value.toFixed(2);
+      this.entries[i].button.setAttribute("aria-pressed", !this.hidden.has(line.name));
+    });
+  }
+
+  legendEntry(line) {
+    const value = node("span", { class: "wb-value" });
+    const button = node("button", {
+      type: "button", class: "wb-key", title: `Show or hide ${line.name}`,
+    }, sample(line), node("span", {}, line.name), value);
+    button.addEventListener("click", () => {
+      if (!this.hidden.delete(line.name)) this.hidden.add(line.name);
+      this.draw();
+    });
+    return { button, value };
+  }
+
+  point(event) {
+    if (this.scale) this.move(this.scale.step(event.offsetX));
+  }
+
+  key(event) {
+    const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (event.key === "Escape") return this.move(null);
+    if (!direction || !this.scale) return;
+    event.preventDefault();
+    const { x0, x1 } = this.scale;
+    this.move((this.cursor ?? x1) + (direction * (x1 - x0)) / 50);
+  }
+
+  move(step) {
+    const { x0, x1 } = this.scale ?? {};
+    this.cursor = step === null ? null : Math.min(x1, Math.max(x0, step));
+    this.drawCursor();
+  }
+
+  drawCursor() {
+    this.hair?.remove();
+    this.tip.hidden = this.cursor === null || !this.scale;
+    if (this.tip.hidden) return;
+    const nearest = (line) => {
+      let low = 0, high = line.x.length - 1;
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (line.x[middle] < this.cursor) low = middle + 1; else high = middle;
+      }
+      const before = Math.max(0, low - 1);
+      return this.cursor - line.x[before] < line.x[low] - this.cursor ? before : low;
+    };
+    const found = this.shown.filter((line) => line.x.length)
+      .map((line) => ({ line, i: nearest(line) }));
+    const step = found[0].line.x[found[0].i], at = this.scale.x(step);
+    this.hair = node("line", {
+      x1: at, x2: at, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom, class: "wb-hair",
+    });
+    this.drawing.append(this.hair);
+    this.tip.replaceChildren(node("div", { class: "wb-tip-step" }, `step ${thousands(step)}`),
+      ...found.map(({ line, i }) => node("div", {}, sample(line),
+        node("span", {}, line.name),
+        node("span", { class: "wb-value" }, line.y[i] === null ? "–" : line.y[i].toFixed(3)))));
+    const right = at < this.plot.clientWidth / 2;
+    this.tip.style.left = right ? `${at + 10}px` : "";
+    this.tip.style.right = right ? "" : `${this.plot.clientWidth - at + 10}px`;
+  }
+}
