@@ -1,1 +1,62 @@
-"""plots"""
+"""Records to Plotly figures: pure functions, the same live, afterwards and in a static page.
+
+    plots.loss({"uniform": [a, b], "linupper": [c, d]})
+    plots.show(plots.held_out(run))
+
+Figures load Plotly when first asked for; a figure of a run without data says so.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.plots.curves import ess, held_out, loss, throughput, weight_share
+    from workbench.plots.display import bundle, fragment, html, show
+    from workbench.plots.samples import implied_mixture, mixture, weights
+    from workbench.plots.series import Runs
+    from workbench.plots.static import png
+    from workbench.plots.summaries import corpus, verdicts
+    from workbench.plots.theme import CONFIG
+
+_HOME = {
+    "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
+    "display": ("bundle", "fragment", "html", "show"),
+    "samples": ("implied_mixture", "mixture", "weights"),
+    "series": ("Runs",),
+    "static": ("png",),
+    "summaries": ("corpus", "verdicts"),
+    "theme": ("CONFIG",),
+}
+
+__all__ = [
+    "CONFIG",
+    "Runs",
+    "bundle",
+    "corpus",
+    "ess",
+    "fragment",
+    "held_out",
+    "html",
+    "implied_mixture",
+    "loss",
+    "mixture",
+    "png",
+    "show",
+    "throughput",
+    "verdicts",
+    "weight_share",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(f"workbench.plots.{module}"), name)
+    raise AttributeError(f"module 'workbench.plots' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

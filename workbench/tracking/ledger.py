@@ -148,6 +148,11 @@ class Ledger:
         """All rows in the order written."""
         return self.sql("select * from ledger")
 
+    def steps(self) -> tuple[int, int] | None:
+        """First and last step written so far; None while there are none."""
+        recorded = parts(self.folder)
+        return (recorded[0][0], recorded[-1][1]) if recorded else None
+
     def step(self, step: int) -> pd.DataFrame:
         """The rows of one step in batch order; empty when the step is not written yet."""
         paths = [path for first, last, path in parts(self.folder) if first <= step <= last]
