@@ -8,6 +8,7 @@ Rooms are imported inside the commands, so that `workbench --help` answers at on
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,8 +30,15 @@ if TYPE_CHECKING:
     from workbench.training import Run
 
 POLL_SECONDS = 0.2
-console = Console()
+SECONDS_BETWEEN_LINES = 5.0
+# Without a terminal there is no width to fit, and folded cells are hard to search.
+console = Console(width=None if sys.stdout.isatty() else 160)
 _errors = Console(stderr=True)
+# What fits into 80 columns; the notebook and the manifest have the rest.
+_OVERVIEW = (
+    *("domain", "documents", "megabytes", "tokens", "train_rows", "held_out_rows"),
+    *("near_duplicates", "skipped_files"),
+)
 
 
 class _OneLineErrors(TyperGroup):
@@ -82,20 +90,17 @@ def demo(
     out: Annotated[Path | None, typer.Option(help="A new folder below out/ if not given.")] = None,
     notebook: Annotated[Path | None, typer.Option(help="Another notebook.")] = None,
 ) -> None:
-    """Run notebooks/00_tour.ipynb and write an HTML report of its runs."""
-    from workbench.batch import execute, report
-    from workbench.tracking import find_runs
+    """Run notebooks/00_tour.ipynb; it writes its runs and an HTML report beside its copy."""
+    from workbench.batch import execute
 
     notebook = notebook or Path(__file__).parents[1] / "notebooks" / "00_tour.ipynb"
     out = (out or Path("out") / time.strftime("demo-%Y%m%d-%H%M%S")).absolute()
     parameters = {"profile": profile, "seed": seed, "out_dir": out}
     with _bar() as progress:
         executed = execute(notebook, out / notebook.name, parameters, progress=progress)
-    runs = find_runs(out)
-    written = report(runs, out / "report.html", title=notebook.stem) if runs else None
     console.print("executed notebook", _shown(executed), soft_wrap=True)
-    if written:
-        console.print("report           ", _shown(written), soft_wrap=True)
+    for page in sorted(out.glob("*.html")):
+        console.print("report           ", _shown(page), soft_wrap=True)
 
 
 @app.command(epilog="Example: workbench prepare --corpus texts/ --set context_tokens=256")
@@ -112,7 +117,8 @@ def prepare(corpus: Corpus = None, config: ConfigFile = None, changes: Settings 
             cache_dir=training.default_cache_dir(),
             progress=progress,
         )
-    _print_table(prepared.overview(), title=f"corpus {prepared.content_hash[:12]}")
+    rows = [{name: row[name] for name in _OVERVIEW} for row in prepared.overview()]
+    _print_table(rows, title=f"corpus {prepared.content_hash[:12]}")
     console.print("prepared in", _shown(prepared.path), soft_wrap=True)
 
 
@@ -238,12 +244,13 @@ def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 def _line_printer() -> Callable[[str, int, int | None], None]:
-    last = ""
+    """A line for each step of the work, and one now and then while a step prints a lot."""
+    last_done, last_time = -1, 0.0
 
     def tell(what: str, done: int, total: int | None) -> None:
-        nonlocal last
-        if what != last:
-            last = what
+        nonlocal last_done, last_time
+        if done != last_done or time.monotonic() > last_time + SECONDS_BETWEEN_LINES:
+            last_done, last_time = done, time.monotonic()
             console.print(f"{done}/{total or '?'} {what}", markup=False, highlight=False)
 
     return tell
@@ -340,8 +347,7 @@ def _print_table(rows: list[dict[str, Any]], *, title: str) -> None:
         table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row.values()))
-    # Without a terminal there is no width to fit, and folded cells are hard to search.
-    console.print(table, width=None if console.is_terminal else 200, soft_wrap=True)
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

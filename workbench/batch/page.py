@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,22 +35,14 @@ figure { margin: .75rem 0 1.5rem; } nav ul { padding-left: 1.2rem; }
 strong.better::before { content: "▲ "; } strong.worse::before { content: "▼ "; }
 """
 
-# Figures are drawn for a light page; text and grid follow the page's own colours, also when the
-# system changes between light and dark.
+# Figures have no colours of the page in them; their text takes on the page's, for contrast, also
+# when the system changes between light and dark.
 _SCRIPT = """
 (function () {
   function recolour() {
-    const style = getComputedStyle(document.documentElement);
-    const text = style.getPropertyValue('--text'), grid = style.getPropertyValue('--grid');
-    document.querySelectorAll('.plotly-graph-div').forEach(function (div) {
-      const change = {'font.color': text, paper_bgcolor: 'rgba(0,0,0,0)',
-        plot_bgcolor: 'rgba(0,0,0,0)', 'title.font.color': text, 'legend.font.color': text};
-      Object.keys(div._fullLayout || {}).filter(k => /^[xy]axis\\d*$/.test(k)).forEach(k => {
-        change[k + '.gridcolor'] = grid; change[k + '.zerolinecolor'] = grid;
-        change[k + '.linecolor'] = grid; change[k + '.tickfont.color'] = text;
-        change[k + '.title.font.color'] = text; });
-      Plotly.relayout(div, change);
-    });
+    const text = getComputedStyle(document.documentElement).getPropertyValue('--text');
+    document.querySelectorAll('.plotly-graph-div').forEach(
+      div => Plotly.relayout(div, {'font.color': text.trim()}));
   }
   window.addEventListener('load', recolour);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', recolour);
@@ -111,38 +103,41 @@ def table(rows: Sequence[Mapping[str, Any]], *, caption: str) -> str:
 
 def figure(drawn: go.Figure, *, name: str, caption: str) -> str:
     """A live figure with a text alternative: its caption as label, its numbers as a table."""
-    import plotly.io
+    from workbench.plots import fragment
 
-    drawing = plotly.io.to_html(
-        drawn,
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"figure-{name}",
-        config={"displaylogo": False, "responsive": True, "showSendToCloud": False},
-    )
-    rows = [row for row in map(_trace_row, drawn.data) if row]
+    rows = [row for row in (_line_row(drawn, trace) for trace in drawn.data) if row]
     numbers = table(rows, caption=f"{caption}: first, last, lowest and highest value of each line")
+    more = f"<details><summary>Numbers of this figure</summary>{numbers}</details>" if rows else ""
     return (
-        f'<figure><div role="img" aria-label="{escape(caption, quote=True)}">{drawing}</div>'
-        f"<figcaption>{escape(caption)}</figcaption>"
-        f"<details><summary>Numbers of this figure</summary>{numbers}</details></figure>"
+        f'<figure id="{escape(name, quote=True)}">'
+        f'<div role="img" aria-label="{escape(caption, quote=True)}">{fragment(drawn)}</div>'
+        f"<figcaption>{escape(caption)}</figcaption>{more}</figure>"
     )
 
 
-def _trace_row(trace: Any) -> dict[str, Any] | None:
-    values = [float(y) for y in (_or_empty(getattr(trace, "y", None))) if _is_number(y)]
+def _line_row(drawn: go.Figure, trace: Any) -> dict[str, Any] | None:
+    values = [float(y) for y in _or_empty(getattr(trace, "y", None)) if _is_number(y)]
     values = [y for y in values if math.isfinite(y)]
-    # A trace that its figure leaves out of the legend is a band or a decoration.
-    if not trace.name or trace.showlegend is False or not values:
+    # What gives no answer to the mouse is a band or a decoration.
+    if not trace.name or trace.hoverinfo == "skip" or not values:
         return None
     return {
-        "line": trace.name,
+        "line": unescape(trace.name.split("<br>")[0]),
+        **_panel(drawn, trace),
         "points": len(values),
         "first": values[0],
         "last": values[-1],
         "lowest": min(values),
         "highest": max(values),
     }
+
+
+def _panel(drawn: go.Figure, trace: Any) -> dict[str, str]:
+    """The heading of the trace's panel, in a figure that has several: headings come in order."""
+    if not trace.xaxis:
+        return {}
+    number = int(trace.xaxis.removeprefix("x") or 1) - 1
+    return {"panel": unescape(drawn.layout.annotations[number].text)}
 
 
 def _or_empty(values: Any) -> Any:

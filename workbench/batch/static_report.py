@@ -30,12 +30,16 @@ if TYPE_CHECKING:
 
 FIGURES = {
     "loss": "Training loss over steps, in nats per token",
-    "held_out": "Held-out loss per domain over steps, in nats per token",
+    "held_out": "Held-out loss over steps, its mean and each domain, in nats per token",
     "throughput": "Throughput over steps, in tokens per second",
-    "ess": "Effective sample size over steps, as a fraction of the batch",
-    "weight_share": "Share of the sample weight that each domain received, over steps",
 }
-"""Functions of `workbench.plots` drawn in the report, with what each shows."""
+"""Functions of `workbench.plots` drawn in every report, with what each shows."""
+
+WEIGHT_FIGURES = {
+    "ess": "Effective sample size over steps, as a fraction of the batch",
+    "weight_share": "Share of the sample weight over steps, for each domain",
+}
+"""Drawn where a run gave its samples different weights."""
 
 _NOTABLE = ("failed", "stopped", "resumed", "paused", "unpaused", "set")
 
@@ -99,7 +103,9 @@ def _write(out: Path, html: str) -> Path:
 
 
 def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) -> list[str]:
-    """The sentence of each verdict on the mean, then all of them as a table."""
+    """The sentence of each verdict on the mean, then all of them as figure and table."""
+    from workbench import plots
+
     if given is None:
         if len(groups) < 2:
             return [page.paragraph("One setting only: nothing to compare it to.")]
@@ -108,10 +114,14 @@ def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) ->
         except WorkbenchError as error:
             return [page.paragraph(f"No verdict: {error}")]
     sentences = [page.finding(f"{v}.", v.outcome) for v in given if " on " not in v.name]
-    rows = [_verdict_row(verdict) for verdict in given]
     caption = "Final held-out loss, treatment minus baseline, paired by seed"
     note = "Each row has its own interval: of many rows, some leave out zero by chance."
-    return [*sentences, page.table(rows, caption=caption), page.paragraph(note, quiet=True)]
+    return [
+        *sentences,
+        page.figure(plots.verdicts(given), name="verdicts", caption=caption),
+        page.table([_verdict_row(verdict) for verdict in given], caption=caption),
+        page.paragraph(note, quiet=True),
+    ]
 
 
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:
@@ -176,22 +186,31 @@ def _settings(groups: Groups) -> list[str]:
 def _figures(groups: Groups, progress: Progress) -> list[str]:
     from workbench import plots
 
+    weighted = any(_is_weighted(run) for own in groups.values() for run in own)
+    wanted = {**FIGURES, **(WEIGHT_FIGURES if weighted else {})}
     sections = []
-    for done, (name, caption) in enumerate(FIGURES.items()):
-        progress(f"drawing {name}", done, len(FIGURES))
-        heading = caption.split(",")[0]
-        drawn = getattr(plots, name)(groups)
-        sections.append(page.section(heading, page.figure(drawn, name=name, caption=caption)))
-    progress("drawn", len(FIGURES), len(FIGURES))
+    for done, (name, caption) in enumerate(wanted.items()):
+        progress(f"drawing {name}", done, len(wanted))
+        drawn = page.figure(getattr(plots, name)(groups), name=name, caption=caption)
+        sections.append(page.section(caption.split(" over")[0], drawn))
+    progress("drawn", len(wanted), len(wanted))
     return sections
 
 
+def _is_weighted(run: RunFolder) -> bool:
+    return any(event["max_weight"] > 1 + 1e-6 for event in run.events("step"))
+
+
 def _corpus(runs: list[RunFolder], overview: Sequence[Mapping[str, Any]]) -> list[str]:
+    from workbench import plots
+
     hashes = dict.fromkeys(str(run.environment.get("content_hash")) for run in runs)
     names = dict.fromkeys(str(run.config["corpus"]["name"]) for run in runs)
     text = f"Corpus {', '.join(names)}; hash of all documents: {', '.join(hashes)}."
+    caption = "Size of each domain, and which share of its documents are duplicates"
     return [
         page.paragraph(text),
+        page.figure(plots.corpus(overview), name="corpus", caption=caption) if overview else "",
         page.table(list(overview), caption="What the corpus holds, per domain"),
         page.table(_rows_seen(runs), caption="Rows trained on per domain, over all runs"),
     ]
