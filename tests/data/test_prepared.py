@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -88,7 +89,7 @@ def test_provenance_covers_the_row_and_names_the_right_documents(planted):
     for row in (0, 1, 40, int(planted.rows_K[0]) - 1):
         parts = planted.provenance(row)
         assert parts[0]["first"] == 0 and parts[-1]["last"] == 32
-        assert all(a["last"] + 1 == b["first"] for a, b in zip(parts, parts[1:], strict=False))
+        assert all(a["last"] + 1 == b["first"] for a, b in pairwise(parts))
         tokens = planted.tokens(np.array([row]))[0]
         for part in parts:
             span = tokens[part["first"] : part["last"] + 1]
@@ -156,14 +157,22 @@ def test_a_second_prepare_reads_and_writes_nothing(planted, monkeypatch):
     assert again.path == planted.path and again.content_hash == planted.content_hash
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"seed": 1}, {"max_domain_mb": 0.06}, {"held_out_fraction": 0.2}, {"strict": True}],
-    ids=lambda change: next(iter(change)),
-)
-def test_changed_settings_make_another_corpus(planted, change, tmp_path):
-    other = prepare(CORPUS.replace(**change), TOKENIZER, ROWS, cache_dir=tmp_path)
-    assert other.path.name != planted.path.name
+def test_each_setting_changes_the_folder_and_nothing_else_does(monkeypatch, tmp_path):
+    folders = []
+
+    def note(self, key):
+        folders.append(self.folder)
+        raise InterruptedError
+
+    monkeypatch.setattr("workbench.data.preparation.Preparation.run", note)
+    changes = [{}, {"seed": 1}, {"max_domain_mb": 0.06}, {"held_out_fraction": 0.2}]
+    settings = [(CORPUS.replace(**change), TOKENIZER, ROWS) for change in changes]
+    settings.append((CORPUS, TokenizerConfig(vocab_size=321, train_mb=0.1), ROWS))
+    settings.append((CORPUS, TOKENIZER, RowsConfig(context_tokens=33, shard_mib=0.01)))
+    for corpus, tokenizer, rows in [*settings, settings[0]]:
+        with pytest.raises(InterruptedError):
+            prepare(corpus, tokenizer, rows, cache_dir=tmp_path)
+    assert folders[-1] == folders[0] and len(set(folders)) == len(settings)
 
 
 def test_content_hash_follows_the_text_alone(planted, tmp_path):

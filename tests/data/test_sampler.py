@@ -37,9 +37,9 @@ def test_permute_looks_shuffled_and_differs_by_seed():
 
 def test_each_place_gets_every_row_equally_often_over_seeds():
     counts = np.zeros((6, 6))
-    for seed in range(3000):
+    for seed in range(1500):
         counts[np.arange(6), permute(np.arange(6), n=6, seed=seed * 7919)] += 1
-    chi_squared = ((counts - 500) ** 2 / 500).sum()
+    chi_squared = ((counts - 250) ** 2 / 250).sum()
     assert chi_squared < 60  # 25 degrees of freedom: 60 is beyond the 99.99 % quantile
 
 
@@ -127,7 +127,7 @@ def test_the_mixture_of_a_step_leaves_earlier_rows_alone(planted):
 
 def test_a_domain_with_fewer_rows_than_a_batch_is_refused_with_its_counts(planted):
     sampler = MixtureSampler(planted, batch_rows=800, seed=0)
-    with pytest.raises(DataError, match=r"domain 'clean_prose' has \d+ rows, a batch needs 800"):
+    with pytest.raises(DataError, match=r"domain '\w+' has \d+ rows, a batch needs 800"):
         sampler.set_mixture(Mixture.uniform(planted.domains))
     with pytest.raises(DataError, match="lower batch_rows"):
         sampler.draw(0)

@@ -96,7 +96,7 @@ class InstalledSource:
 
     @cached_property
     def _domains(self) -> tuple[str, ...]:
-        available = dict.fromkeys(DOMAINS, 0.0)
+        available: dict[str, float] = dict.fromkeys(DOMAINS, 0.0)
         for candidate in self._candidates:
             available[candidate.domain] += self._worth(candidate)
         wanted = min(MIN_DOMAIN_BYTES, (self.config.max_domain_mb or 1.0) * 1e6)

@@ -34,7 +34,7 @@ class MixtureSampler:
             _RowOrder(name, int(rows), seed)
             for name, rows in zip(corpus.domains, corpus.rows_K, strict=True)
         ]
-        self._mixture: Mixture | None = None
+        self._probability_K: np.ndarray | None = None
 
     def set_mixture(self, mixture: Mixture) -> None:
         """Use `mixture` from the next draw on; uniform if never called.
@@ -57,14 +57,14 @@ class MixtureSampler:
                     remedy="lower batch_rows or context_tokens, raise max_domain_mb, or leave the "
                     "domain out with CorpusConfig.domains",
                 )
-        self._mixture = mixture
+        self._probability_K = mixture.probability_K
 
     def draw(self, step: int) -> Batch:
         """The global batch of a step; advances the cursors of the domains drawn."""
-        if self._mixture is None:
+        if self._probability_K is None:
             self.set_mixture(Mixture.uniform(self.corpus.domains))
-        assert self._mixture is not None
-        probability_K = self._mixture.probability_K
+        assert self._probability_K is not None
+        probability_K = self._probability_K
         draw_B = self._streams.at("sampler", step).random(self.batch_rows)
         cumulative_K = np.cumsum(probability_K)
         domain_B = np.searchsorted(cumulative_K, draw_B * cumulative_K[-1], side="right")
@@ -89,7 +89,8 @@ class MixtureSampler:
 
     def state_dict(self) -> dict[str, Any]:
         drawn = dict(zip(self.corpus.domains, self._drawn_K.tolist(), strict=True))
-        return {"drawn": drawn, "mixture": self._mixture and self._mixture.as_dict()}
+        mixture = None if self._probability_K is None else self._probability_K.tolist()
+        return {"drawn": drawn, "mixture": mixture}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken.
@@ -105,8 +106,9 @@ class MixtureSampler:
                 remedy="resume with the corpus the run was started on",
             )
         self._drawn_K = np.array([state["drawn"][name] for name in domains], dtype=np.int64)
+        # Not through Mixture, which divides by the sum again and may change the last bit.
         mixture = state["mixture"]
-        self._mixture = mixture and Mixture(domains, np.array([mixture[n] for n in domains]))
+        self._probability_K = None if mixture is None else np.array(mixture)
 
 
 class _RowOrder:

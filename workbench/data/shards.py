@@ -24,7 +24,7 @@ import numpy as np
 
 from workbench.core import DataError
 
-RECORDS_PER_GROUP = 16_384
+RECORDS_PER_GROUP = 1024
 _READ_BYTES = 1 << 20
 
 
