@@ -82,7 +82,14 @@ def test_the_report_says_what_was_found_where_and_under_which_settings(runs, tmp
 def test_text_from_outside_is_escaped_everywhere(write_run, tmp_path):
     losses = {HOSTILE: 3.0, "clean": 4.0}
     runs = {HOSTILE: write_run("a", final=losses), "other": write_run("b", final=losses)}
-    row = {"documents": 1, "megabytes": 0.1, "tokens": 9, "exact_duplicates": 0}
+    row = {
+        "documents": 1,
+        "megabytes": 0.1,
+        "held_out_rows": 1,
+        "tokens": 9,
+        "train_rows": 3,
+        "exact_duplicates": 0,
+    }
     overview = [{"domain": HOSTILE, **row, "near_duplicates": 0}]
     text = report(
         runs, tmp_path / "report.html", title=HOSTILE, corpus_overview=overview

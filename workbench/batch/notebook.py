@@ -107,6 +107,8 @@ def _run_cells(
             execution_timeout=timeout_seconds,
             on_cell_start=reader.cell_started,
             store_widget_state=False,
+            # Its warnings about transport go to the terminal, past every cell.
+            extra_arguments=["--log-level=ERROR"],
         )
     except papermill.PapermillExecutionError as error:
         raise _failed_cell(notebook, output, error) from None
