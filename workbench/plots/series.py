@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -19,7 +20,7 @@ import numpy as np
 from workbench.core import RunError
 from workbench.tracking import Ledger
 
-SMOOTHING_STEPS = 20
+SMOOTHING_STEPS = 10
 MAX_POINTS = 2000
 
 
@@ -104,17 +105,25 @@ def across(
 
 
 def smooth(y_S: np.ndarray, steps: int) -> np.ndarray:
-    """Exponential mean with a time constant of `steps`, unbiased at the start; gaps stay gaps."""
-    if steps <= 1:
+    """Mean weighted by exp(−distance / `steps`) to both sides, so a slope is not delayed.
+
+    Gaps stay gaps.  The last values still move a little while a run goes on.
+    """
+    if steps < 1:
         return y_S
-    keep = 1 - 1 / steps
-    total, weight = 0.0, 0.0
-    result = np.full(len(y_S), np.nan)
-    for i, y in enumerate(y_S.tolist()):
-        if y == y:
-            total, weight = keep * total + y, keep * weight + 1
-            result[i] = total / weight
-    return result
+    known_S = np.isfinite(y_S)
+    value_S, weight_S = np.where(known_S, y_S, 0.0), known_S.astype(float)
+    total_S, mass_S = (_spread(v, np.exp(-1 / steps)) for v in (value_S, weight_S))
+    return np.divide(total_S, mass_S, out=np.full(len(y_S), np.nan), where=known_S)
+
+
+def _spread(value_S: np.ndarray, keep: float) -> np.ndarray:
+    """Σ_t keep^|s − t| · value_t for every s."""
+
+    def past(values: list[float]) -> np.ndarray:
+        return np.array(list(accumulate(values, lambda total, value: keep * total + value)))
+
+    return past(value_S.tolist()) + past(value_S[::-1].tolist())[::-1] - value_S
 
 
 def thin(x_S: np.ndarray, y_S: np.ndarray, points: int = MAX_POINTS) -> np.ndarray:

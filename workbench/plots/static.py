@@ -41,7 +41,9 @@ _SYMBOLS = {
     "star": "*",
 }
 _POINT = 72 / 96
-_LEGEND_PX_PER_LETTER = 6.5
+_PX_PER_LETTER = 7
+_LEGEND_KEY_PX = 56
+_Y_LABEL_PX = 78
 
 
 def png(figure: go.Figure, path: str | Path | None = None, *, width: int = WIDTH_PX) -> bytes:
@@ -75,8 +77,8 @@ class _Drawing:
         named = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
         self.named = named if figure.layout.showlegend is not False and len(named) > 0 else []
         letters = max((len(line) for t in named for line in _plain(t.name).split("\n")), default=0)
-        room = 50 + _LEGEND_PX_PER_LETTER * letters if self.named else 0
-        left = max(margin.l or 80, 30 + self._longest_category())
+        room = _LEGEND_KEY_PX + _PX_PER_LETTER * letters if self.named else 0
+        left = max(_Y_LABEL_PX, 30 + self._longest_category())
         self.x0, self.x1 = left / width, 1 - ((margin.r or 20) + room) / width
         self.y0, self.y1 = (margin.b or 50) / height, 1 - (margin.t or 60) / height
         self.axes: dict[tuple[str, str], Any] = {}
@@ -90,7 +92,7 @@ class _Drawing:
             for y in (trace.y if trace.y is not None else ())
             if isinstance(y, str)
         ]
-        return _LEGEND_PX_PER_LETTER * max((len(_plain(name)) for name in names), default=0)
+        return _PX_PER_LETTER * max((len(_plain(name)) for name in names), default=0)
 
     def draw(self) -> None:
         if not self.figure.data:

@@ -87,7 +87,7 @@ def _interval(
             "width": 6,
         },
         mode="markers",
-        marker={"color": colour, "symbol": symbol, "size": 12},
+        marker={"color": colour, "symbol": symbol, "size": 15},
         name=outcome,
         customdata=[[told(v), v.n, v.unit] for _, v in items],
         hovertemplate=f"%{{y}}: {outcome}<br>%{{x:+.4f}} %{{customdata[2]}}<br>%{{customdata[0]}}"
@@ -139,7 +139,7 @@ def corpus(overview: Sequence[Mapping[str, Any]]) -> go.Figure:
             row=1,
             col=2,
         )
-    figure.update_layout(barmode="stack", bargap=0.35)
+    figure.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
     figure.update_xaxes(title_text="megabytes of text", rangemode="tozero", row=1, col=1)
     figure.update_xaxes(
         title_text="share of documents", tickformat=".0%", rangemode="tozero", row=1, col=2

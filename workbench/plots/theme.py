@@ -37,6 +37,7 @@ HEIGHT = 380
 
 CONFIG: dict[str, Any] = {
     "displaylogo": False,
+    "displayModeBar": "hover",
     "responsive": True,
     "showSendToCloud": False,
     "plotlyServerURL": "",
@@ -103,7 +104,8 @@ def dress(figure: go.Figure, title: str, *, height: int = HEIGHT) -> None:
         font={"color": TEXT, "size": FONT_SIZE, "family": "system-ui, sans-serif"},
         hoverlabel={"bgcolor": "#FFFFFF", "font": {"color": "#222222"}, "align": "left"},
         hovermode="closest",
-        legend={"bgcolor": "rgba(0,0,0,0)", "itemsizing": "constant"},
+        legend={"bgcolor": "rgba(0,0,0,0)"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": TEXT, "activecolor": COLOURS[0]},
         # Zoom and hidden lines survive a redraw with more data.
         uirevision=title,
     )
