@@ -101,17 +101,22 @@ def table(rows: Sequence[Mapping[str, Any]], *, caption: str) -> str:
     )
 
 
+def folded(summary: str, html: str) -> str:
+    """HTML that a reader opens when wanted; nothing where there is none."""
+    return f"<details><summary>{escape(summary)}</summary>{html}</details>" if html else ""
+
+
 def figure(drawn: go.Figure, *, name: str, caption: str) -> str:
     """A live figure with a text alternative: its caption as label, its numbers as a table."""
     from workbench.plots import fragment
 
     rows = [row for row in (_line_row(drawn, trace) for trace in drawn.data) if row]
     numbers = table(rows, caption=f"{caption}: first, last, lowest and highest value of each line")
-    more = f"<details><summary>Numbers of this figure</summary>{numbers}</details>" if rows else ""
     return (
         f'<figure id="{escape(name, quote=True)}">'
         f'<div role="img" aria-label="{escape(caption, quote=True)}">{fragment(drawn)}</div>'
-        f"<figcaption>{escape(caption)}</figcaption>{more}</figure>"
+        f"<figcaption>{escape(caption)}</figcaption>"
+        f"{folded('Numbers of this figure', numbers)}</figure>"
     )
 
 
@@ -149,11 +154,11 @@ def _is_number(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as a reader wants it: five digits at most, no quotes, a dash for nothing."""
+    """A value as a reader wants it: four digits of a fraction, no quotes, a dash for nothing."""
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.5g}"
+        return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(shown, value))
     return str(value)

@@ -119,7 +119,7 @@ def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) ->
     return [
         *sentences,
         page.figure(plots.verdicts(given), name="verdicts", caption=caption),
-        page.table([_verdict_row(verdict) for verdict in given], caption=caption),
+        page.table([_verdict_row(verdict) for verdict in given], caption="The same in numbers"),
         page.paragraph(note, quiet=True),
     ]
 
@@ -177,9 +177,7 @@ def _settings(groups: Groups) -> list[str]:
     same = page.paragraph("The runs differ in nothing but their seed and name.", quiet=True)
     return [
         page.table(rows, caption="Settings in which the runs differ") or same,
-        "<details><summary>Settings that all runs share</summary>"
-        + page.table(shared, caption="Settings that all runs share")
-        + "</details>",
+        page.folded("Settings that all runs share", page.table(shared, caption="Shared settings")),
     ]
 
 
@@ -212,7 +210,7 @@ def _corpus(runs: list[RunFolder], overview: Sequence[Mapping[str, Any]]) -> lis
         page.paragraph(text),
         page.figure(plots.corpus(overview), name="corpus", caption=caption) if overview else "",
         page.table(list(overview), caption="What the corpus holds, per domain"),
-        page.table(_rows_seen(runs), caption="Rows trained on per domain, over all runs"),
+        page.folded("Rows trained on", page.table(_rows_seen(runs), caption="Per run and domain")),
     ]
 
 
