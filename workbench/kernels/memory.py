@@ -16,7 +16,11 @@ import torch
 
 
 def peak_mib(function: Callable[[], object]) -> float:
-    """Largest amount of live CPU tensor memory, in MiB above what was live before the call."""
+    """Largest amount of live CPU tensor memory, in MiB above what was live before the call.
+
+    The function must not free memory from before the call: the allocator knows the size of such
+    a block only if it was itself allocated inside some measured call.
+    """
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:

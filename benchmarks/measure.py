@@ -1,0 +1,134 @@
+"""What all benchmarks share: interleaved timing, resident memory, and the record of a result.
+
+    times = compare({"plain": f, "ours": g}, baseline="plain", rounds=15)
+    print(times["ours"])                       # 1.003 × [0.998, 1.008], 231 ms
+    record("loss_kernel", {"tiny": ...})       # benchmarks/results/loss_kernel.json
+
+Contenders take turns within every round, so that what else the machine does falls on all of them;
+only ratios taken in one run are worth reading.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median time of a contender, and its ratio to the baseline's with a 95 % interval."""
+
+    median_seconds: float
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+
+    def __str__(self) -> str:
+        interval = f"[{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.ratio:.3f} × {interval}, {1e3 * self.median_seconds:.0f} ms"
+
+
+def compare(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    baseline: str,
+    rounds: int = 15,
+    warmup_rounds: int = 1,
+) -> dict[str, Timing]:
+    """Time every contender once a round, in an order that rotates from round to round.
+
+    The ratio is that of the medians; its interval comes from resampling whole rounds, which keeps
+    together what ran under the same load.
+    """
+    names = list(contenders)
+    seconds = np.empty((rounds, len(names)))
+    for i in range(-warmup_rounds, rounds):
+        for j in np.roll(np.arange(len(names)), i):
+            began = time.perf_counter()
+            contenders[names[j]]()
+            # A warm-up round has a negative index and is overwritten by a measured one.
+            seconds[i, j] = time.perf_counter() - began
+    drawn = np.random.default_rng(0).integers(0, rounds, (1000, rounds))
+    medians, resampled = np.median(seconds, axis=0), np.median(seconds[drawn], axis=1)
+    base = names.index(baseline)
+    low, high = np.quantile(resampled / resampled[:, [base]], [0.025, 0.975], axis=0)
+    return {
+        name: Timing(float(medians[j]), float(medians[j] / medians[base]), low[j], high[j], rounds)
+        for j, name in enumerate(names)
+    }
+
+
+def peak_resident_mib(command: Sequence[str]) -> float:
+    """Largest resident memory of a command run to its end in a process of its own, in MiB.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, list(command))
+    return usage.ru_maxrss / 2**10
+
+
+def machine() -> dict[str, Any]:
+    """Class of the machine: what numbers may be compared, nothing that identifies it."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def record(name: str, payload: Mapping[str, Any], *, command: str | None = None) -> Path:
+    """Write benchmarks/results/<name>.json: date, machine class, command and the payload.
+
+    Args:
+        payload: plain JSON types and `Timing`s.
+        command: how to repeat it; `python -m benchmarks.<name>` when None.
+    """
+    result = {
+        "date": date.today().isoformat(),
+        "command": command or f"python -m benchmarks.{name}",
+        "machine": machine(),
+        **payload,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False, default=_plain) + "\n")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Timing):
+        return {k: round(v, 5) for k, v in asdict(value).items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be recorded")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
