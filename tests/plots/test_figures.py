@@ -136,7 +136,8 @@ def test_a_figure_of_one_run_refuses_several(make):
 
 def test_implied_mixture_draws_weight_and_sample_share(make):
     figure = plots.implied_mixture(make("a"))
-    weight, sample = (t for t in figure.data if t.name == "clean")
+    entry, weight, sample = (t for t in figure.data if t.name == "clean")
+    assert entry.showlegend is None and entry.marker.symbol == weight.marker.symbol
     assert weight.y[50] == pytest.approx(0.25) and sample.y[50] == pytest.approx(0.5)
     assert weight.line.dash != sample.line.dash
 

@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from workbench.plots.series import Groups, Line, thin
-from workbench.plots.theme import RULE, Style, safe
+from workbench.plots.theme import RULE, TAG, TAG_TEXT, Style, safe
 
 MARKED = ("set", "paused", "unpaused", "resumed", "stopped", "failed")
 _MAX_LABELS = 12
@@ -99,7 +99,7 @@ class Panel:
                 legendgroup=label,
                 showlegend=False,
                 mode="lines",
-                line={"width": 1, "color": style.faded(0.28)},
+                line={"width": 1, "color": style.faded(0.4)},
                 hoverinfo="skip",
             )
         )
@@ -123,7 +123,9 @@ def mark_events(figure: go.Figure, groups: Groups, panels: Sequence[Panel] = ())
                     showarrow=False,
                     xanchor="right",
                     yanchor="top",
-                    font={"size": 10},
+                    font={"size": 10, "color": TAG_TEXT},
+                    bgcolor=TAG,
+                    borderpad=1,
                     **where,
                 )
 

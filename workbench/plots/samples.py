@@ -59,23 +59,29 @@ def implied_mixture(run: Runs) -> go.Figure:
     panel, domains = Panel(figure), recorded_domains({"": [only(run)]})
     if not domains:
         return say_nothing_yet(figure)
-    for name, dash in (("share of the weight", "solid"), ("share of the samples", "dot")):
-        panel.add(
-            go.Scatter(
-                x=[None],
-                y=[None],
-                name=name,
-                mode="lines",
-                line={"color": TEXT, "dash": dash, "width": 2},
-            )
-        )
+    panel.add(_legend_entry("share of the weight", dash="solid"))
+    panel.add(_legend_entry("share of the samples", dash="dot"))
     for index, domain in enumerate(domains):
+        panel.add(_legend_entry(domain, look=style(index)))
         for field, dash in (("weight_share", "solid"), ("sample_share", "dot")):
             x_S, y_S = shares(only(run), field, domain)
             panel.add(_share(x_S, y_S, domain, field, style(index), dash))
     figure.update_yaxes(rangemode="tozero")
     mark_events(figure, groups)
     return figure
+
+
+def _legend_entry(name: str, *, dash: str = "solid", look: Style | None = None) -> go.Scatter:
+    # Plotly leaves a symbol out of the legend when its size varies along the line.
+    return go.Scatter(
+        x=[None],
+        y=[None],
+        name=safe(name),
+        legendgroup=name,
+        mode="lines+markers" if look else "lines",
+        line={"color": look.colour if look else TEXT, "dash": dash, "width": 2},
+        marker=look.marker() if look else None,
+    )
 
 
 def _share(
@@ -92,7 +98,7 @@ def _share(
         y=y_S[kept],
         name=safe(domain),
         legendgroup=domain,
-        showlegend=weight,
+        showlegend=False,
         mode="lines+markers" if weight else "lines",
         line={"color": look.colour, "dash": dash, "width": 2 if weight else 1.5},
         marker={"color": look.colour, "symbol": look.symbol, "size": size, "line": {"width": 0}},

@@ -242,7 +242,9 @@ class _Drawing:
             else:
                 axes = self.axes[note.xref or "x", (note.yref or "y").removesuffix(" domain")]
                 place = axes.get_xaxis_transform()
-                axes.text(note.x, note.y, _plain(note.text), transform=place, **look)
+                fill, alpha = _colour(note.bgcolor)
+                box = {"facecolor": fill, "alpha": alpha, "linewidth": 0, "pad": 1}
+                axes.text(note.x, note.y, _plain(note.text), transform=place, bbox=box, **look)
 
     def _legend(self) -> None:
         handles = self.handles
