@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -78,12 +79,16 @@ def peak_resident_mib(command: Sequence[str]) -> float:
     Raises:
         subprocess.CalledProcessError: the command failed.
     """
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, list(command))
-    return usage.ru_maxrss / 2**10
+    # Linux hands a forked process its parent's peak, so a small process has to be the parent.
+    launcher = (
+        "import resource, subprocess, sys\n"
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    launched = subprocess.run(
+        [sys.executable, "-c", launcher, *command], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return int(launched.stdout) / 2**10
 
 
 def machine() -> dict[str, Any]:
