@@ -209,6 +209,19 @@ def test_a_row_longer_than_a_domain_is_refused_with_the_remedy(texts, tmp_path):
     assert "lower context_tokens" in error.value.remedy
 
 
+def test_a_domain_without_held_out_document_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "texts" / "lonely").mkdir(parents=True)
+    (tmp_path / "texts" / "lonely" / "only.txt").write_text("one document alone " * 20)
+    with pytest.raises(DataError, match="no held-out document of domain 'lonely'") as error:
+        prepare(
+            CorpusConfig(name=str(tmp_path / "texts"), held_out_fraction=1e-6),
+            TOKENIZER,
+            ROWS,
+            cache_dir=tmp_path / "cache",
+        )
+    assert "held_out_fraction" in error.value.remedy
+
+
 def test_an_unknown_wanted_domain_suggests_the_nearest(texts, tmp_path):
     with pytest.raises(DataError, match="did you mean 'notes'"):
         prepare(

@@ -67,7 +67,6 @@ class Preparation:
         self.source = source
         self._report = progress or (lambda what, done, total: None)
         self._sketches_path = folder / "sketches.bin"
-        self._begin()
 
     def _begin(self) -> None:
         self.consumed = 0
@@ -207,15 +206,16 @@ class Preparation:
 
     def _restore(self) -> None:
         path = self.folder / "progress.json"
-        state = json.loads(path.read_text("utf-8")) if path.exists() else None
-        if state is not None:
-            try:
-                self._continue_from(state)
-                return
-            except DataError as error:
-                self._report(f"starting again: {error.problem}", 0, None)
-        self._close()
         self._begin()
+        if path.exists():
+            try:
+                self._continue_from(json.loads(path.read_text("utf-8")))
+                return
+            except (DataError, ValueError) as error:
+                # After a power failure the record can outlive the bytes, or be torn itself.
+                self._report(f"starting again: {error}", 0, None)
+                self._close()
+                self._begin()
         path.unlink(missing_ok=True)
         self._sketches_path.unlink(missing_ok=True)
         for folder in self.folder.glob("domain_*"):
@@ -287,7 +287,7 @@ class Preparation:
             "seconds": round(time.time() - started, 2),
         }
         self._close()
-        write_json(self.folder / "manifest.json", manifest)
+        write_json(self.folder / "manifest.json", manifest, sync=True)
         for leftover in [self._sketches_path, *self.folder.glob("domain_*/*/documents.jsonl")]:
             leftover.unlink(missing_ok=True)
         (self.folder / "progress.json").unlink(missing_ok=True)
@@ -323,15 +323,17 @@ class Preparation:
         context = self.rows.context_tokens
         for entry in entries:
             for split in SPLITS:
-                stream = entry[split]
-                if stream["rows"] == 0:
-                    name = split.replace("_", "-")
-                    raise DataError(
-                        f"context_tokens = {context} is longer than the {stream['tokens']} {name} "
-                        f"tokens of domain '{entry['domain']}' ({entry['documents']} documents)",
-                        remedy="lower context_tokens, raise max_domain_mb or held_out_fraction, "
-                        "add text, or leave the domain out with CorpusConfig.domains",
-                    )
+                tokens, name = entry[split]["tokens"], split.replace("_", "-")
+                if entry[split]["rows"]:
+                    continue
+                where = f"of domain '{entry['domain']}' ({entry['documents']} documents)"
+                raise DataError(
+                    f"context_tokens = {context} is longer than the {tokens} {name} tokens {where}"
+                    if tokens
+                    else f"no {name} document {where}",
+                    remedy="lower context_tokens, raise max_domain_mb or held_out_fraction, "
+                    "add text, or leave the domain out with CorpusConfig.domains",
+                )
 
     def _kilobytes(self) -> int:
         return sum(counts["bytes"] for counts in self.counts.values()) // 1000
@@ -368,11 +370,12 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield batch
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write aside, sync and rename, so that readers see the old file or the new one."""
+def write_json(path: Path, value: Any, *, sync: bool = False) -> None:
+    """Write aside and rename, so that readers see the old file or the new one."""
     aside = path.with_suffix(".aside")
     with aside.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     aside.replace(path)
