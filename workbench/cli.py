@@ -106,16 +106,12 @@ def demo(
 @app.command(epilog="Example: workbench prepare --corpus texts/ --set context_tokens=256")
 def prepare(corpus: Corpus = None, config: ConfigFile = None, changes: Settings = None) -> None:
     """Turn a corpus into rows, train its tokenizer, and show what is in it."""
-    from workbench import data, training
+    from workbench import data
 
     settings = _settings(config, changes, corpus=corpus)
     with _bar() as progress:
         prepared = data.prepare(
-            settings.corpus,
-            settings.tokenizer,
-            settings.rows,
-            cache_dir=training.default_cache_dir(),
-            progress=progress,
+            settings.corpus, settings.tokenizer, settings.rows, progress=progress
         )
     rows = [{name: row[name] for name in _OVERVIEW} for row in prepared.overview()]
     _print_table(rows, title=f"corpus {prepared.content_hash[:12]}")

@@ -367,3 +367,29 @@ def until(condition, *, seconds=30.0):
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
+
+
+def test_resume_uses_the_rows_it_started_on_when_the_source_has_changed(
+    training, nano_config, cache_dir, monkeypatch, tmp_path
+):
+    folder = tmp_path / "text"
+    for domain in ("prose", "code"):
+        (folder / domain).mkdir(parents=True)
+        for i in range(40):
+            words = " ".join(f"{domain}{(i * j) % 97}" for j in range(200))
+            (folder / domain / f"{i}.txt").write_text(words)
+    corpus = nano_config.corpus.replace(name=str(folder), held_out_fraction=0.3)
+    straight = training(into="straight", corpus=corpus)
+    crashed(training, monkeypatch, corpus=corpus)
+    (folder / "prose" / "new.txt").write_text("a document that came later " * 50)
+    assert_same_record(resume(tmp_path / "runs" / "nano", cache_dir=cache_dir), straight)
+
+
+def test_a_checkpoint_of_another_corpus_is_refused(training, cache_dir):
+    run = training()
+    folder = run.folder.checkpoint_path(40)
+    saved = torch.load(folder / "state.pt")
+    torch.save({**saved, "content_hash": "0" * 32}, folder / "state.pt")
+    (folder / "state.blake2b").write_text(checkpoint._digest(folder / "state.pt"))
+    with pytest.raises(RunError, match="the corpus has changed since the checkpoint"):
+        resume(run.path, cache_dir=cache_dir, changes={"total_steps": 50})

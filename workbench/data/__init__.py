@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.data.preparation import prepare
+    from workbench.data.preparation import default_cache_dir, prepare
     from workbench.data.prepared import PreparedCorpus
     from workbench.data.sampler import MixtureSampler
     from workbench.data.sources import Document
@@ -21,10 +21,11 @@ _HOME = {
     "Document": "sources",
     "MixtureSampler": "sampler",
     "PreparedCorpus": "prepared",
+    "default_cache_dir": "preparation",
     "prepare": "preparation",
 }
 
-__all__ = ["Document", "MixtureSampler", "PreparedCorpus", "prepare"]
+__all__ = ["Document", "MixtureSampler", "PreparedCorpus", "default_cache_dir", "prepare"]
 
 
 def __getattr__(name: str) -> Any:

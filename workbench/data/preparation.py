@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +32,14 @@ def prepare(
     tokenizer: TokenizerConfig,
     rows: RowsConfig,
     *,
-    cache_dir: Path | str,
+    cache_dir: Path | str | None = None,
     progress: Progress | None = None,
     verify: bool = False,
 ) -> PreparedCorpus:
     """Rows of a corpus, prepared now, continued, or reused when nothing has changed.
 
     Args:
+        cache_dir: where prepared corpora are kept; `default_cache_dir()` when None.
         progress: called as progress(what, done, total or None).
         verify: check every shard's checksum even when the corpus is large.
     Raises:
@@ -48,7 +50,7 @@ def prepare(
     settings = _settings(corpus, tokenizer, rows, source)
     key = hashlib.blake2b(json.dumps(settings).encode(), digest_size=8).hexdigest()
     slug = re.sub(r"[^A-Za-z0-9]+", "-", corpus.name).strip("-")[-40:]
-    folder = Path(cache_dir).expanduser() / f"{slug}-{key}"
+    folder = Path(cache_dir or default_cache_dir()).expanduser() / f"{slug}-{key}"
     with _disk_errors(folder):
         if not (folder / "manifest.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +59,11 @@ def prepare(
                     work = Preparation(folder, corpus, tokenizer, rows, source, progress)
                     work.run(key)
     return PreparedCorpus.open(folder, verify=verify)
+
+
+def default_cache_dir() -> Path:
+    """`$WORKBENCH_CACHE`, or `.cache/workbench` in the home directory."""
+    return Path(os.environ.get("WORKBENCH_CACHE") or Path.home() / ".cache" / "workbench")
 
 
 def _settings(

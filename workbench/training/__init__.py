@@ -2,6 +2,6 @@
 
 from workbench.training.device import stamp
 from workbench.training.loop import Callback
-from workbench.training.run import Run, default_cache_dir, open_run, resume, start, train
+from workbench.training.run import Run, open_run, resume, start, train
 
-__all__ = ["Callback", "Run", "default_cache_dir", "open_run", "resume", "stamp", "start", "train"]
+__all__ = ["Callback", "Run", "open_run", "resume", "stamp", "start", "train"]

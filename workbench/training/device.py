@@ -1,7 +1,7 @@
 """Where and how precisely a run computes, resolved once and recorded.
 
 config = resolve(config)          # "auto" replaced by what this machine has
-stamp = environment(config)       # versions, commit, device: written into config.json
+stamp = environment(config, corpus)     # versions, commit, device: written into config.json
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 
 from workbench.config import RunConfig
 from workbench.core import ConfigError
+from workbench.data import PreparedCorpus
 
 PACKAGES = ("workbench", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
 
@@ -82,7 +83,7 @@ def keep_freed_memory() -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def environment(config: RunConfig, *, content_hash: str) -> dict[str, Any]:
+def environment(config: RunConfig, corpus: PreparedCorpus) -> dict[str, Any]:
     """What a result depends on beside its config: versions, commit, device, corpus."""
     device = torch.device(config.training.device)
     cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
@@ -94,7 +95,8 @@ def environment(config: RunConfig, *, content_hash: str) -> dict[str, Any]:
         "device": cuda or f"CPU ({torch.backends.cpu.get_cpu_capability()})",
         "threads": config.training.threads,
         "seed": config.seed,
-        "content_hash": content_hash,
+        "content_hash": corpus.content_hash,
+        "prepared": corpus.path.name,
         "command": " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv)),
     }
 

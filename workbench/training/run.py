@@ -9,7 +9,6 @@ run = open_run("runs/a")               # read only
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ import torch
 
 from workbench.config import RunConfig
 from workbench.core import RunError
-from workbench.data import PreparedCorpus, prepare
+from workbench.data import PreparedCorpus, default_cache_dir, prepare
 from workbench.tracking import Ledger, RunFolder
 from workbench.training import checkpoint
 from workbench.training.controls import Controls
@@ -162,7 +161,7 @@ def train(
         if_exists: `resume` continues a folder of the same config, or returns it when it is
             finished, so that a killed notebook can simply be run again.
         callbacks: see `Callback`.
-        cache_dir: where prepared corpora are kept; see `default_cache_dir`.
+        cache_dir: where prepared corpora are kept; see `data.prepare`.
         progress: told about the preparation of the corpus as (what, done, total).
     Raises:
         WorkbenchError: anything that cannot work, before the first step where possible.
@@ -178,12 +177,14 @@ def train(
         return resume(path, callbacks=callbacks, cache_dir=cache_dir, background=background)
     if RunFolder.holds_run(path):
         RunFolder.create(path, config={}, environment={})
-    corpus = _prepare(config, cache_dir, progress)
+    corpus = prepare(
+        config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir, progress=progress
+    )
     state = build_state(config, corpus)
     folder = RunFolder.create(
         path,
         config=config.to_dict(),
-        environment=environment(config, content_hash=corpus.content_hash),
+        environment=environment(config, corpus),
     )
     return _launch(Run(folder), state, "started", [], callbacks, background=background)
 
@@ -217,7 +218,7 @@ def resume(
         return run
     config = resolve(RunConfig(**folder.config))
     check_policies(config)
-    corpus = _prepare(config, cache_dir, None)
+    corpus = _prepared_before(folder, config, cache_dir)
     saved = checkpoint.load(folder, content_hash=corpus.content_hash, step=step)
     state = build_state(config, corpus)
     if saved is not None:
@@ -234,23 +235,14 @@ def open_run(path: str | Path) -> Run:
     return Run(RunFolder.open(path))
 
 
-def default_cache_dir() -> Path:
-    """`$WORKBENCH_CACHE`, or `.cache/workbench` in the home directory."""
-    return Path(os.environ.get("WORKBENCH_CACHE") or Path.home() / ".cache" / "workbench")
-
-
-def _prepare(
-    config: RunConfig,
-    cache_dir: str | Path | None,
-    progress: Callable[[str, int, int | None], None] | None,
+def _prepared_before(
+    folder: RunFolder, config: RunConfig, cache_dir: str | Path | None
 ) -> PreparedCorpus:
-    return prepare(
-        config.corpus,
-        config.tokenizer,
-        config.rows,
-        cache_dir=cache_dir or default_cache_dir(),
-        progress=progress,
-    )
+    """The rows a run was started on: prepared ones are kept even when their source has changed."""
+    path = Path(cache_dir or default_cache_dir()) / folder.environment.get("prepared", "")
+    if (path / "manifest.json").exists():
+        return PreparedCorpus.open(path)
+    return prepare(config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir)
 
 
 def _launch(
