@@ -52,3 +52,11 @@ def test_a_part_of_a_batch_keeps_its_rows_together():
 def test_every_selected_row_has_a_reason():
     with pytest.raises(PolicyError, match="2 rows selected with 1 reasons"):
         Selection(np.array([1, 2]), ["near the reference"])
+
+
+def test_a_mixture_rebuilt_from_its_probabilities_is_the_same_to_the_bit():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        mixture = Mixture(("a", "b", "c"), rng.dirichlet([1, 1, 1]) * (1 + 1e-8))
+        again = Mixture(mixture.domains, mixture.probability_K)
+        assert np.array_equal(mixture.probability_K, again.probability_K)
