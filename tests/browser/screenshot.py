@@ -1,7 +1,7 @@
 """The picture of the live panel in the README, from a real run in JupyterLab.
 
-    python tests/browser/screenshot.py docs/images/live_panel.png
-    python tests/browser/screenshot.py /tmp/dark.png --theme "JupyterLab Dark" --corpus planted
+python tests/browser/screenshot.py docs/images/live_panel.png
+python tests/browser/screenshot.py /tmp/dark.png --theme "JupyterLab Dark" --corpus planted
 """
 
 from __future__ import annotations

@@ -66,11 +66,9 @@ def press(panel, name: str) -> int:
 
 
 def test_the_loss_curve_appears_and_grows(panel):
-    panel.page.wait_for_function(
-        "() => document.querySelectorAll('.wb-chart')[0].querySelectorAll('.wb-drawing path').length"
-        " === 2 && document.querySelectorAll('.wb-chart')[1].querySelector('.wb-drawing path')",
-        timeout=SETTLE_MS,
-    )
+    for title in ("Training loss", "Held-out loss"):
+        chart = panel.locator(".wb-chart", has_text=title)
+        chart.locator(".wb-drawing path").last.wait_for(state="attached", timeout=SETTLE_MS)
     grows(panel)
 
 

@@ -1,7 +1,7 @@
 """What can change while a run trains, generated from its RunConfig.
 
-    controls = live_controls(config)           # fields to show, with their present values
-    run.set(**changes_asked({"temperature": "0.4"}, controls))
+controls = live_controls(config)           # fields to show, with their present values
+run.set(**changes_asked({"temperature": "0.4"}, controls))
 """
 
 from __future__ import annotations

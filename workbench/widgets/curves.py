@@ -4,7 +4,7 @@
     if curves.refresh():                       # cheap: reads what was written since the last call
         step_S, loss_S = curves.column("step"), curves.column("loss")
 
-Shapes: S recorded steps, E held-out evaluations, P points of a drawn line.
+Shapes: S recorded steps, E held-out evaluations.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from workbench.config import RunConfig
+from workbench.plots.series import SMOOTHING_STEPS, smooth
 from workbench.tracking import RunFolder
 
-SMOOTHING_STEPS = 20
-"""Time constant of the smoothed training loss."""
+RIPPLE_STEPS = 20 * SMOOTHING_STEPS
+"""A new step moves the smoothed loss of no step further back by more than 1e-8 of its value."""
 RATE_STEPS = 20
 """Steps that the shown tokens per second and time left are averaged over."""
 
@@ -49,7 +50,6 @@ class RunCurves:
         self.marks: list[Mark] = []
         self.config = RunConfig(**self.folder.config)
         self.failure: dict[str, str] | None = None
-        self._average, self._average_weight = 0.0, 0.0
         self._held_out_seconds = 0.0
         self._elapsed_seconds, self._since, self._last_time = 0.0, None, 0.0
 
@@ -60,6 +60,7 @@ class RunCurves:
             self._clear()
         for event in events:
             self._take(event)
+        self._smooth_new()
         return bool(events)
 
     def column(self, name: str) -> np.ndarray:
@@ -123,21 +124,17 @@ class RunCurves:
                 self.failure = None
 
     def _take_step(self, event: dict[str, Any]) -> None:
-        loss = event["loss"]
-        # A step that is not finite would spoil the average for all that follow.
-        if np.isfinite(loss):
-            keep = 1 - 1 / SMOOTHING_STEPS
-            self._average = keep * self._average + (1 - keep) * loss
-            self._average_weight = keep * self._average_weight + (1 - keep)
-        smooth = self._average / self._average_weight if self._average_weight else loss
-        for name, value in (
-            ("step", event["step"]),
-            ("loss", loss),
-            ("smooth", smooth),
-            ("tokens", event["tokens"]),
-            ("seconds", event["seconds"]),
-        ):
-            self._columns[name].append(value)
+        for name in ("step", "loss", "tokens", "seconds"):
+            self._columns[name].append(event[name])
+
+    def _smooth_new(self) -> None:
+        """Smooth what a long run has new, not all of it again."""
+        loss, smoothed = self._columns["loss"], self._columns["smooth"]
+        settled = max(0, len(smoothed) - RIPPLE_STEPS)
+        context = max(0, settled - RIPPLE_STEPS)
+        if len(loss) > len(smoothed):
+            tail_S = smooth(_finite(loss[context:]), SMOOTHING_STEPS)
+            smoothed[settled:] = array("d", tail_S[settled - context :])
 
     def _take_changes(self, step: int, changes: dict[str, Any]) -> None:
         self.config = self.config.change(**changes)
@@ -157,29 +154,12 @@ class RunCurves:
         self._last_time = now
 
 
+def _finite(values: array) -> np.ndarray:
+    values_S = np.array(values)
+    return np.where(np.isfinite(values_S), values_S, np.nan)
+
+
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return str(value.get("name", value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def thin(x_S: np.ndarray, y_S: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `points` of a line, keeping the extremes: each stretch's lowest and highest point.
-
-    Args:
-        x_S, y_S: the line, x ascending.
-        points: upper bound of what is kept, at least 4.
-    Returns:
-        x and y of the kept points, each (P,), the first and the last among them.
-    """
-    if len(x_S) <= points:
-        return x_S, y_S
-    edges = np.linspace(1, len(x_S) - 1, (points - 2) // 2 + 1).astype(int)
-    kept = {0, len(x_S) - 1}
-    # A stretch of NaN alone keeps its first point: a gap stays a gap.
-    low_S, high_S = np.nan_to_num(y_S, nan=np.inf), np.nan_to_num(y_S, nan=-np.inf)
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
-        kept.add(first + int(np.argmin(low_S[first:last])))
-        kept.add(first + int(np.argmax(high_S[first:last])))
-    index_P = np.array(sorted(kept))
-    return x_S[index_P], y_S[index_P]

@@ -1,4 +1,4 @@
-"""What the browser is told about runs: plain dictionaries, small enough to send a few times a second.
+"""What the browser is told about runs: plain dictionaries, small enough to send often.
 
     {"runs": [head(...)], "charts": charts({"linupper": curves})}
 
@@ -13,44 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from workbench.widgets.curves import RunCurves, thin
+from workbench.plots.series import thin
+from workbench.plots.theme import style
+from workbench.widgets.curves import RunCurves
 
 LINE_POINTS = 1000
 SPARK_POINTS = 120
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "currentColor",
-    "#B8A800",
-)
-"""Okabe and Ito's palette; black follows the theme, yellow is darkened to show on white."""
-DASHES = ("", "7 3", "2 3", "8 3 2 3")
-MARKERS = ("circle", "square", "diamond", "triangle")
 MEAN = "mean of domains"
 
 Line = dict[str, Any]
 
 
-def style(index: int) -> dict[str, str]:
-    """Colour, dash and marker of the index-th line; no two of the first 32 share all three."""
-    turn = index // len(COLOURS)
-    return {
-        "colour": COLOURS[index % len(COLOURS)],
-        "dash": DASHES[(index + turn) % len(DASHES)],
-        "marker": MARKERS[(index + turn) % len(MARKERS)],
-    }
-
-
-def head(label: str, curves: RunCurves, status: str, *, live: bool) -> dict[str, Any]:
-    """The numbers of a run beside its curves; None for what is not known yet."""
+def head(label: str, curves: RunCurves, status: str, *, index: int, live: bool) -> dict[str, Any]:
+    """The numbers of the index-th run beside its curves; None for what is not known yet."""
     smooth_S = curves.column("smooth")
     active = status in ("running", "paused")
     return {
         "label": label,
+        "colour": style(index).colour,
         "status": status,
         "live": live,
         "step": curves.steps_done,
@@ -74,9 +54,25 @@ def charts(runs: Mapping[str, RunCurves]) -> list[dict[str, Any]]:
         for label, curves in runs.items()
         for mark in curves.marks
     ]
+    shared = {
+        "unit": "nats per token",
+        "x_label": "optimiser step",
+        "x_end": max(curves.steps_done for curves in runs.values()),
+        "marks": marks,
+    }
     return [
-        _chart("Training loss", training, marks, "Appears with the first recorded steps"),
-        _chart("Held-out loss", held_out, marks, "Appears with the first evaluation"),
+        {
+            "title": "Training loss",
+            "lines": training,
+            "empty": "Appears with the first recorded steps",
+            **shared,
+        },
+        {
+            "title": "Held-out loss",
+            "lines": held_out,
+            "empty": "Appears with the first evaluation",
+            **shared,
+        },
     ]
 
 
@@ -92,17 +88,6 @@ def throughput(curves: RunCurves) -> list[float | None]:
     return _values(tokens / np.where(seconds > 0, seconds, np.nan), 0)
 
 
-def _chart(title: str, lines: list[Line], marks: list[dict], empty: str) -> dict[str, Any]:
-    return {
-        "title": title,
-        "unit": "nats per token",
-        "x_label": "optimiser step",
-        "lines": lines,
-        "marks": marks,
-        "empty": empty,
-    }
-
-
 def _training_lines(label: str, curves: RunCurves, index: int) -> list[Line]:
     step_S = curves.column("step")
     if not len(step_S):
@@ -110,8 +95,7 @@ def _training_lines(label: str, curves: RunCurves, index: int) -> list[Line]:
     raw = _line(label or "each step", step_S, curves.column("loss"), index, faint=True)
     smooth = _line(label or "smoothed", step_S, curves.column("smooth"), index)
     raw["marker"] = smooth["marker"] = None
-    if not label:
-        smooth["dash"] = ""
+    raw["dash"] = "solid"
     return [raw, smooth]
 
 
@@ -143,10 +127,14 @@ def _line(
     faint: bool = False,
     group: str | None = None,
 ) -> Line:
-    x, y = thin(x, y, LINE_POINTS)
+    kept = thin(x, y, LINE_POINTS)
+    x, y = x[kept], y[kept]
+    look = style(index)
     return {
         "name": name,
-        **style(index),
+        "colour": look.colour,
+        "dash": look.dash,
+        "marker": look.symbol,
         "faint": faint,
         "group": group,
         "x": x.astype(int).tolist(),

@@ -21,6 +21,7 @@ from workbench.widgets.controls import changes_asked, live_controls
 from workbench.widgets.curves import RunCurves
 from workbench.widgets.frames import charts, head, throughput
 from workbench.widgets.frontend import has_front_end
+from workbench.widgets.twin import Twin
 
 ENDED = ("finished", "stopped", "failed", "interrupted")
 
@@ -134,8 +135,8 @@ class Panel:
         frame = {
             "revision": self._revision,
             "runs": [
-                head(name, curves, states[name], live=self._runs[name].live)
-                for name, curves in self._curves.items()
+                head(name, curves, states[name], index=index, live=self._runs[name].live)
+                for index, (name, curves) in enumerate(self._curves.items())
             ],
             "shown": label,
             "asked": self._asked,

@@ -1,6 +1,6 @@
 """The panel's figures where nobody can press a button: papermill, nbval, exported pages.
 
-    Twin({"linupper": run}, "linupper")        # displays the curves as figures with a PNG inside
+Twin({"linupper": run}, "linupper")        # displays the curves as figures with a PNG inside
 """
 
 from __future__ import annotations

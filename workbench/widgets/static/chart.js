@@ -39,24 +39,42 @@ function extent(lists) {
   return [low, high];
 }
 
+// Names of Plotly's dashes and symbols, so that the figures drawn afterwards look the same.
+const DASHES = {
+  solid: null, dash: "7 4", dot: "2 3", dashdot: "7 3 2 3", longdash: "11 4",
+  longdashdot: "11 3 2 3",
+};
 const SHAPES = {
   circle: "M-3,0a3,3 0 1,0 6,0a3,3 0 1,0 -6,0z",
   square: "M-2.7,-2.7h5.4v5.4h-5.4z",
   diamond: "M0,-3.8l3.8,3.8l-3.8,3.8l-3.8,-3.8z",
-  triangle: "M0,-3.6l3.6,6.2h-7.2z",
+  "triangle-up": "M0,-3.6l3.6,6.2h-7.2z",
+  "triangle-down": "M0,3.6l3.6,-6.2h-7.2z",
+  cross: "M-1.2,-3.5h2.4v2.3h2.3v2.4h-2.3v2.3h-2.4v-2.3h-2.3v-2.4h2.3z",
+  x: "M-3.4,-1.9l1.5,-1.5l1.9,1.9l1.9,-1.9l1.5,1.5l-1.9,1.9l1.9,1.9l-1.5,1.5l-1.9,-1.9" +
+    "l-1.9,1.9l-1.5,-1.5l1.9,-1.9z",
+  star: "M0,-4.2l1.2,2.8h3l-2.4,2l0.9,3l-2.7,-1.8l-2.7,1.8l0.9,-3l-2.4,-2h3z",
 };
 
+// The theme decides how a line's colour is shown, so only the colour's name is set here.
+function stroke(tag, line, attributes) {
+  return node(tag, {
+    class: line.faint ? "wb-line wb-faint" : "wb-line", style: `--wb-colour: ${line.colour}`,
+    "stroke-dasharray": DASHES[line.dash], ...attributes,
+  });
+}
+
+function symbol(line, x, y) {
+  return node("path", {
+    d: SHAPES[line.marker], class: "wb-symbol", style: `--wb-colour: ${line.colour}`,
+    transform: `translate(${x},${y})`,
+  });
+}
+
 function sample(line) {
-  const dash = line.dash || null;
-  const shape = line.marker && node("path", {
-    d: SHAPES[line.marker], fill: line.colour, transform: "translate(12,5)",
-  });
-  const stroke = node("line", {
-    x1: 0, x2: 24, y1: 5, y2: 5, stroke: line.colour, "stroke-dasharray": dash,
-    "stroke-width": line.faint ? 1 : 2, opacity: line.faint ? 0.45 : 1,
-  });
-  const drawing = node("svg", { width: 24, height: 10, "aria-hidden": "true" }, stroke);
-  if (shape) drawing.append(shape);
+  const drawing = node("svg", { width: 24, height: 10, "aria-hidden": "true" },
+    stroke("line", line, { x1: 0, x2: 24, y1: 5, y2: 5 }));
+  if (line.marker) drawing.append(symbol(line, 12, 5));
   return drawing;
 }
 
@@ -98,6 +116,12 @@ class Chart {
     return this.data.lines.filter((line) => !line.group || line.group === this.group);
   }
 
+  // A faint line behind one of the same name is listed and read with it.
+  get listed() {
+    const bold = new Set(this.lines.filter((line) => !line.faint).map((line) => line.name));
+    return this.lines.filter((line) => !line.faint || !bold.has(line.name));
+  }
+
   get shown() { return this.lines.filter((line) => !this.hidden.has(line.name)); }
 
   draw() {
@@ -131,7 +155,7 @@ class Chart {
   }
 
   scaled(width) {
-    const [x0, x1] = extent(this.data.lines.map((line) => line.x));
+    const x0 = 0, x1 = this.data.x_end;
     let [y0, y1] = extent(this.shown.map((line) => line.y));
     if (!(y1 >= y0)) [y0, y1] = [0, 1];
     const pad = (y1 - y0) * 0.06 || Math.abs(y1) * 0.05 || 1;
@@ -148,7 +172,7 @@ class Chart {
 
   drawAxes(width) {
     const s = this.scale, bottom = HEIGHT - MARGIN.bottom;
-    const y = niceTicks(s.y0, s.y1, 5);
+    const y = niceTicks(s.y0, s.y1, 7);
     for (const tick of y.ticks) {
       const at = s.y(tick);
       this.drawing.append(
@@ -203,31 +227,24 @@ class Chart {
       path += `${pen}${x(line.x[i]).toFixed(1)},${y(line.y[i]).toFixed(1)}`;
       pen = "L";
     }
-    this.drawing.append(node("path", {
-      d: path, fill: "none", stroke: line.colour, "stroke-dasharray": line.dash || null,
-      "stroke-width": line.faint ? 1 : 2, opacity: line.faint ? 0.38 : 1,
-      "stroke-linejoin": "round",
-    }));
+    this.drawing.append(stroke("path", line, { d: path }));
     if (!line.marker) return;
     const every = Math.ceil(line.x.length / MOST_MARKERS);
     for (let i = 0; i < line.x.length; i += every) {
       if (line.y[i] === null) continue;
-      this.drawing.append(node("path", {
-        d: SHAPES[line.marker], fill: line.colour,
-        transform: `translate(${x(line.x[i]).toFixed(1)},${y(line.y[i]).toFixed(1)})`,
-      }));
+      this.drawing.append(symbol(line, x(line.x[i]).toFixed(1), y(line.y[i]).toFixed(1)));
     }
   }
 
   drawLegend() {
     // Rebuilt only when the lines change, so that a focused button keeps the focus.
-    const names = this.lines.map((line) => `${line.name}/${line.faint}`).join();
+    const lines = this.listed, names = lines.map((line) => line.name).join();
     if (names !== this.legendNames) {
       this.legendNames = names;
-      this.entries = this.lines.map((line) => this.legendEntry(line));
+      this.entries = lines.map((line) => this.legendEntry(line));
       this.legend.replaceChildren(...this.entries.map((entry) => entry.button));
     }
-    this.lines.forEach((line, i) => {
+    lines.forEach((line, i) => {
       const value = line.y.at(-1);
       this.entries[i].value.textContent = line.faint || value == null ? "" : value.toFixed(2);
       this.entries[i].button.setAttribute("aria-pressed", !this.hidden.has(line.name));
@@ -278,7 +295,8 @@ class Chart {
       const before = Math.max(0, low - 1);
       return this.cursor - line.x[before] < line.x[low] - this.cursor ? before : low;
     };
-    const found = this.shown.filter((line) => line.x.length)
+    const found = this.listed
+      .filter((line) => line.x.length && !this.hidden.has(line.name))
       .map((line) => ({ line, i: nearest(line) }));
     const step = found[0].line.x[found[0].i], at = this.scale.x(step);
     this.hair = node("line", {

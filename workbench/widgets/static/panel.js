@@ -39,8 +39,8 @@ function spark(values) {
   const points = values.map((v, i) => v === null ? null
     : `${((i / (values.length - 1)) * 100).toFixed(1)},${(23 - (v / high) * 22).toFixed(1)}`);
   drawing.append(node("path", {
-    d: `M${points.filter(Boolean).join("L")}`, fill: "none", stroke: "#0072B2",
-    "stroke-width": 1.5, "vector-effect": "non-scaling-stroke",
+    d: `M${points.filter(Boolean).join("L")}`, class: "wb-line",
+    "vector-effect": "non-scaling-stroke",
   }));
   return drawing;
 }
@@ -73,7 +73,7 @@ class PanelView {
       loss: tile("Training loss", "Smoothed, in nats per token"),
       rate: tile("Throughput", "Tokens per second of the last steps, evaluation left out"),
       elapsed: tile("Elapsed", "Time spent training, pauses left out"),
-      left: tile("Left", "Expected time to the last step, evaluations included"),
+      left: tile("Time left", "Expected time to the last step, evaluations included"),
     };
     this.spark = node("div", { class: "wb-spark-host" });
     this.tiles.rate.root.append(this.spark);
@@ -172,6 +172,7 @@ class PanelView {
     setText(this.tiles.elapsed.value, duration(run.elapsed_seconds));
     setText(this.tiles.left.value, duration(run.left_seconds));
     if (frame.charts) frame.charts.forEach((data, i) => this.charts[i].set(data));
+    this.spark.style.setProperty("--wb-colour", run.colour);
     if (frame.throughput) this.spark.replaceChildren(spark(frame.throughput));
     if (frame.controls) this.drawControls(frame.controls);
     this.form.hidden = !run.live;
@@ -181,7 +182,8 @@ class PanelView {
 
   drawState(frame, run) {
     const [sign, word] = STATES[run.status];
-    setText(this.badge, frame.asked ? ASKED[frame.asked] : `${sign} ${word}`);
+    const who = frame.runs.length > 1 ? ` · ${run.label}` : "";
+    setText(this.badge, (frame.asked ? ASKED[frame.asked] : `${sign} ${word}`) + who);
     this.root.dataset.status = run.status;
     setText(this.said, frame.said);
     this.said.hidden = !frame.said;
@@ -211,6 +213,7 @@ class PanelView {
       bar.setAttribute("aria-valuemax", run.total_steps);
       bar.firstElementChild.style.width = `${Math.min(100, (100 * run.step) / run.total_steps)}%`;
       bar.dataset.status = run.status;
+      bar.style.setProperty("--wb-colour", run.colour);
       const status = runs.length > 1 ? ` · ${run.status}` : "";
       setText(steps, `step ${thousands(run.step)} of ${thousands(run.total_steps)}${status}`);
     });
