@@ -3,14 +3,14 @@
 from workbench.batch.comparison import compare, differences, group_runs
 from workbench.batch.notebook import execute
 from workbench.batch.static_report import report
-from workbench.batch.study import progress_bar, train_study
+from workbench.batch.study import progress_lines, train_study
 
 __all__ = [
     "compare",
     "differences",
     "execute",
     "group_runs",
-    "progress_bar",
+    "progress_lines",
     "report",
     "train_study",
 ]

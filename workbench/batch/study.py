@@ -1,15 +1,15 @@
-"""Several runs one after another, with one bar over all of them.
+"""Several runs one after another, saying in plain lines how far they are.
 
     runs = train_study(presets.tour("ci"), "runs/tour")     # {"uniform": [Run, …], …}
-    wb.prepare(…, progress=progress_bar())
+    wb.prepare(…, progress=progress_lines())
 
-The bars are text: they show in a terminal, in JupyterLab, and line by line through papermill.
+Lines rather than bars: an executed notebook keeps every frame of a bar, and a widget none.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +17,28 @@ from workbench.batch.notebook import Progress
 from workbench.core import ConfigError
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
-
     from workbench.config import RunConfig
     from workbench.core import StepOutcome
     from workbench.training import Run
 
-_SECONDS_BETWEEN_DRAWS = 1.0
+Say = Callable[[str], None]
 
 
 def train_study(
-    study: Mapping[str, Sequence[RunConfig]], out_dir: str | Path
+    study: Mapping[str, Sequence[RunConfig]],
+    out_dir: str | Path,
+    *,
+    every_seconds: float = 10.0,
+    say: Say = print,
 ) -> dict[str, list[Run]]:
     """Train every config of a study into `out_dir`; finished runs are kept, others continue.
 
+    Seed by seed over all labels, so that a study cut short still holds whole pairs.
+
     Args:
         study: label -> one config a seed, as `workbench.config.presets` makes them.
+        every_seconds: how often a run says where it is.
+        say: given each line.
     Returns:
         The runs, under the same labels in the same order.
     Raises:
@@ -43,34 +49,30 @@ def train_study(
 
     configs = [config for own in study.values() for config in own]
     _check_names(configs)
-    bar = _text_bar(total=sum(config.training.total_steps for config in configs), unit="step")
+    longest = max(map(len, study.values()), default=0)
+    order = [
+        (label, own[i]) for i in range(longest) for label, own in study.items() if i < len(own)
+    ]
     runs: dict[str, list[Run]] = {label: [] for label in study}
-    before = 0
-    with bar:
-        for label, own in study.items():
-            for config in own:
-                bar.set_description_str(config.name, refresh=False)
-                callback = _OnBar(bar, before)
-                run = training.train(config, out_dir, if_exists="resume", callbacks=[callback])
-                runs[label].append(run)
-                before += config.training.total_steps
-                _move(bar, before)
+    for number, (label, config) in enumerate(order, start=1):
+        heading = f"run {number}/{len(order)} {config.name}"
+        teller = _Teller(heading, config.training.total_steps, every_seconds, say)
+        run = training.train(config, out_dir, if_exists="resume", callbacks=[teller])
+        held_out_nats = (run.summary() or {}).get("held_out_mean_nats")
+        say(f"{heading}: done, held-out loss {held_out_nats:.4f} nats per token")
+        runs[label].append(run)
     return runs
 
 
-def progress_bar() -> Progress:
-    """A text bar as `progress(what, done, total)`, a new one for each `what`."""
-    bar: tqdm | None = None
+def progress_lines(*, every_seconds: float = 5.0, say: Say = print) -> Progress:
+    """`progress(what, done, total)` as lines: when the work changes, and now and then within it."""
+    told = {"what": "", "at": 0.0}
 
     def tell(what: str, done: int, total: int | None) -> None:
-        nonlocal bar
-        if bar is None or bar.desc != f"{what}: ":
-            if bar is not None:
-                bar.close()
-            bar = _text_bar(total=total, desc=what)
-        _move(bar, done)
-        if total is not None and done >= total:
-            bar.refresh()
+        now = time.monotonic()
+        if what != told["what"] or now - told["at"] >= every_seconds:
+            told.update(what=what, at=now)
+            say(f"{what}: {done}/{total}" if total else what)
 
     return tell
 
@@ -86,29 +88,31 @@ def _check_names(configs: Sequence[RunConfig]) -> None:
         seen.add(config.name)
 
 
-def _text_bar(**options: Any) -> tqdm:
-    from tqdm import tqdm
+class _Teller:
+    """Callback of one run that says where it is, at most once in `every_seconds`."""
 
-    # Not tqdm.auto: its notebook bar is a widget, which no executed copy can show.
-    return tqdm(file=sys.stdout, mininterval=_SECONDS_BETWEEN_DRAWS, ncols=78, **options)
-
-
-def _move(bar: tqdm, done: int) -> None:
-    bar.update(done - bar.n)
-
-
-class _OnBar:
-    """Callback of one run that moves the bar of the whole study."""
-
-    def __init__(self, bar: tqdm, before: int):
-        self._bar = bar
-        self._before = before
+    def __init__(self, heading: str, total_steps: int, every_seconds: float, say: Say):
+        self._heading = heading
+        self._total_steps = total_steps
+        self._every_seconds = every_seconds
+        self._say = say
+        self._said = time.monotonic()
 
     def on_step(self, outcome: StepOutcome) -> None:
         return None
 
     def on_events(self, events: Sequence[dict[str, Any]]) -> None:
         steps = [event for event in events if event["kind"] == "step"]
-        if steps:
-            self._bar.set_postfix_str(f"loss {steps[-1]['loss']:.2f}", refresh=False)
-            _move(self._bar, self._before + steps[-1]["step"] + 1)
+        now = time.monotonic()
+        if not steps or now - self._said < self._every_seconds:
+            return
+        self._said = now
+        done = steps[-1]["step"] + 1
+        seconds_a_step = sum(event["seconds"] for event in steps) / len(steps)
+        tokens_a_second = sum(event["tokens"] for event in steps) / len(steps) / seconds_a_step
+        self._say(
+            f"{self._heading}: step {done}/{self._total_steps}, "
+            f"loss {steps[-1]['loss']:.3f} nats per token, "
+            f"{tokens_a_second / 1000:.1f} k tokens/s, "
+            f"{seconds_a_step * (self._total_steps - done):.0f} s left"
+        )
