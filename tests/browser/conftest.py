@@ -169,7 +169,7 @@ class serve:
             **folders,
             "JUPYTERLAB_SETTINGS_DIR": str(self._home / "settings"),
             "JUPYTERLAB_WORKSPACES_DIR": str(self._home / "workspaces"),
-            "WORKBENCH_CACHE": str(self._home / "prepared"),
+            "WORKBENCH_CACHE": os.environ.get("WORKBENCH_CACHE", str(self._home / "prepared")),
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
         }

@@ -32,8 +32,7 @@ def panel(lab, page, nano_config, nano_corpus, cache_dir):
     lab.open(page, "live.ipynb")
     lab.command(page, "notebook:run-all-cells")
     page.wait_for_selector(".wb-panel[data-status='running']", timeout=60000)
-    yield page.locator(".wb-panel")
-    lab.execute(page, "run.stop()" if "run" else "")
+    return page.locator(".wb-panel")
 
 
 @pytest.fixture

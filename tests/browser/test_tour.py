@@ -54,7 +54,7 @@ def test_the_tour_pauses_resumes_stops_and_runs_to_its_end(lab, tour):
     assert kinds == ["paused", "unpaused"]
     assert live.status() == "stopped" and live.checkpoints()
 
-    tour.evaluate("() => window.ran")
+    tour.wait_for_function("() => window.ran.then(() => true)", timeout=90000)
     assert not tour.evaluate(ERRORS)
     counts = tour.evaluate(
         f"() => {CELLS}.filter(cell => cell.cell_type === 'code').map(cell => cell.execution_count)"

@@ -19,7 +19,7 @@ class Browser:
     def __init__(self, shown: Panel, monkeypatch):
         self.panel = shown
         self.frames: list[dict] = []
-        monkeypatch.setattr(shown.widget, "send", self.frames.append)
+        monkeypatch.setattr(type(shown.widget), "send", lambda _, frame: self.frames.append(frame))
 
     def send(self, kind: str = "next", **content) -> dict:
         before = len(self.frames)

@@ -98,7 +98,7 @@ class Panel:
                 # Raised here it would only reach the log of the server.
                 frame = {"notice": _unexpected(error)}
             answers = {"to": content["view"], "answers": content["kind"]}
-            self.widget.send({**frame, **answers})
+            self.widget.answer({**frame, **answers})
 
     def _obey(self, content: dict[str, Any]) -> None:
         kind = content["kind"]

@@ -10,6 +10,7 @@ addressed `to` that view.
 from __future__ import annotations
 
 from importlib.resources import files
+from typing import Any
 
 import anywidget
 import traitlets
@@ -23,3 +24,19 @@ class View(anywidget.AnyWidget):
     _esm = "\n".join((_STATIC / name).read_text() for name in ("chart.js", "panel.js"))
     _css = (_STATIC / "panel.css").read_text()
     heading = traitlets.Unicode().tag(sync=True)
+
+    def open(self) -> None:
+        super().open()
+        self._listen_where_asked()
+
+    def answer(self, frame: dict[str, Any]) -> None:
+        """Send a frame to the views; each takes those addressed to it."""
+        self.send(frame)
+        self._listen_where_asked()
+
+    def _listen_where_asked(self) -> None:
+        # ipykernel 7.4 takes a view's messages to the loop that last sent to it.  That is the
+        # cells' loop at first, where Stop would wait for the cell that waits for the run.
+        # Without this note they go to the subshell that the front end names.
+        if self.comm is not None:
+            vars(self.comm).pop("_reply_subshell_id", None)

@@ -2,7 +2,8 @@
 // the kernel never sends faster than the browser draws; a hidden tab draws nothing and asks nothing.
 const PERIOD_MS = 200;
 const SILENCE_MS = 3000;
-const REPEAT_MS = 15000;
+const REPEAT_MS = 1000;
+const RAREST_REPEAT_MS = 30000;
 
 const STATES = {
   running: ["●", "Running"], paused: ["‖", "Paused"], finished: ["✓", "Finished"],
@@ -50,6 +51,7 @@ class PanelView {
     this.model = model;
     this.id = Math.random().toString(36).slice(2);
     this.have = -1;
+    this.repeatMs = REPEAT_MS;
     this.timers = {};
     this.frames = 0;
     this.build(host);
@@ -122,10 +124,11 @@ class PanelView {
   next() {
     this.askedAt = performance.now();
     this.model.send({ kind: "next", view: this.id, have: this.have });
-    clearTimeout(this.timers.silence);
     clearTimeout(this.timers.repeat);
-    this.timers.silence = setTimeout(() => { this.silence.hidden = false; }, SILENCE_MS);
-    this.timers.repeat = setTimeout(() => this.next(), REPEAT_MS);
+    this.timers.silence ??= setTimeout(() => { this.silence.hidden = false; }, SILENCE_MS);
+    // A message sent before the kernel has its subshell waits for the running cell: ask again.
+    this.timers.repeat = setTimeout(() => this.next(), this.repeatMs);
+    this.repeatMs = Math.min(2 * this.repeatMs, RAREST_REPEAT_MS);
   }
 
   tell(message) {
@@ -137,6 +140,8 @@ class PanelView {
     if (frame.to !== this.id) return;
     clearTimeout(this.timers.silence);
     clearTimeout(this.timers.repeat);
+    this.timers.silence = null;
+    this.repeatMs = REPEAT_MS;
     if (frame.answers !== "next") {
       this.root.dataset.answeredMs = Math.round(performance.now() - this.toldAt);
     }
