@@ -58,7 +58,7 @@ $(READY): pyproject.toml
 	  echo "$(PYTHON) cannot create $(VENV): install its venv module (Debian: python3-venv)"; exit 1; }
 	@echo "Installing into $(VENV) with $$($(BIN)/python --version); minutes the first time, log: $(LOG)"
 	@$(BIN)/python -m pip install $(PIP_ARGS) -e '.[dev]' 2>&1 | tee $(LOG) \
-	  | awk -v live=$$(test -t 1 && echo 1) 'live && /^ *(Collecting|Downloading|Building|Installing)/ { n++; \
+	  | awk -v live=$$(test -t 2 && echo 1) 'live && /^ *(Collecting|Downloading|Building|Installing)/ { n++; \
 	      printf "\r\033[K  %d %s", n, substr($$1 " " $$2, 1, 70); fflush() } \
 	      END { if (live) printf "\r\033[K" }' \
 	  || { tail -n 15 $(LOG); echo "pip install failed: the whole log is $(LOG)"; exit 1; }; \
