@@ -121,7 +121,7 @@ def trainer(gate: Gate, size: str, cache_dir: str) -> None:
 
     config, corpus = load(size, cache_dir)
     shape = {"vocab_size": corpus.vocab_size, "context_tokens": corpus.context_tokens}
-    rows = [{"input_ids": row[:-1], "labels": row[:-1]} for row in training_rows(corpus)]
+    rows: Any = [{"input_ids": row[:-1], "labels": row[:-1]} for row in training_rows(corpus)]
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_serializer, model_validator
 
@@ -143,6 +143,10 @@ class RunConfig(Part):
     selector: Policy | None = None
     mixer: Policy = Policy("static")
     reweighter: Policy = Policy("uniform")
+
+    if TYPE_CHECKING:
+        # Parts are also taken as names and mappings, which the field types do not say.
+        def __init__(self, **fields: Any) -> None: ...
 
     @field_validator("corpus", mode="before")
     @classmethod

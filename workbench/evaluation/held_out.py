@@ -8,7 +8,7 @@ Shapes: B rows, T tokens, R held-out rows of a domain.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from workbench.core import IGNORE_INDEX, ConfigError, DataError, unknown_name
 
-Precision = Literal["float32", "bfloat16"]
+PRECISIONS = ("float32", "bfloat16")
 
 
 class HeldOutCorpus(Protocol):
@@ -37,7 +37,7 @@ def held_out_loss(
     rows_per_domain: int | None,
     batch_rows: int,
     device: torch.device | str,
-    precision: Precision = "float32",
+    precision: str = "float32",
 ) -> dict[str, float]:
     """Mean loss of every domain in nats per token, each active token counting the same.
 
@@ -52,8 +52,8 @@ def held_out_loss(
         ConfigError: unknown precision.
         DataError: a domain without a held-out row or without an active token.
     """
-    if precision not in get_args(Precision):
-        problem, remedy = unknown_name("precision", precision, get_args(Precision))
+    if precision not in PRECISIONS:
+        problem, remedy = unknown_name("precision", precision, PRECISIONS)
         raise ConfigError(problem, remedy=remedy)
     evaluate = _evaluator(model, torch.device(device), precision)
     was_training = model.training
@@ -70,7 +70,7 @@ def held_out_loss(
 
 
 def _evaluator(
-    model: nn.Module, device: torch.device, precision: Precision
+    model: nn.Module, device: torch.device, precision: str
 ) -> Callable[[Tensor], Tensor]:
     """Function tokens_B(T+1) -> (2, B): loss and active tokens of each row, on the device."""
 
