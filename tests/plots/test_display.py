@@ -54,6 +54,14 @@ def test_show_displays_the_bundle(make, monkeypatch):
     assert raw and {"image/png", "application/vnd.plotly.v1+json"} <= set(data)
 
 
+def test_a_browser_gets_the_live_figure_and_not_the_png_that_would_hide_it(make, monkeypatch):
+    displayed = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: displayed.append(data))
+    monkeypatch.setattr("workbench.plots.display.has_front_end", lambda: True)
+    plots.show(plots.loss(make("a")))
+    assert set(displayed[0]) == {"application/vnd.plotly.v1+json", "text/plain"}
+
+
 def test_a_page_holds_the_library_once_and_loads_nothing(make):
     run = make("a")
     page = plots.html({"Loss <1>": plots.loss(run), "ESS": plots.ess(run)}, title="Run a & b")

@@ -13,6 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from workbench.core.frontend import has_front_end
 from workbench.plots.static import png
 from workbench.plots.theme import CONFIG, safe
 
@@ -31,10 +32,14 @@ def bundle(figure: go.Figure) -> dict[str, Any]:
 
 
 def show(figure: go.Figure) -> None:
-    """Display in a notebook so that JupyterLab, GitHub and an offline copy all show it."""
+    """Display in a notebook: live where a browser watches, else with a PNG that shows anywhere."""
     from IPython.display import display
 
-    display(bundle(figure), raw=True)
+    content = bundle(figure)
+    if has_front_end():
+        # Plotly's renderer would show the PNG, white and cut off, until the mouse enters it.
+        del content["image/png"]
+    display(content, raw=True)
 
 
 def fragment(figure: go.Figure, *, with_library: bool = False) -> str:

@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.core import ConfigError, WorkbenchError
+from workbench.core.frontend import has_front_end
 from workbench.training import Run
 from workbench.widgets.controls import changes_asked, live_controls
 from workbench.widgets.curves import RunCurves
 from workbench.widgets.frames import charts, head, throughput
-from workbench.widgets.frontend import has_front_end
 from workbench.widgets.twin import Twin
 
 ENDED = ("finished", "stopped", "failed", "interrupted")
