@@ -39,7 +39,7 @@ MAY_IMPORT = {
     },
     "replay": {"reweighting", "mixing", "influence", "selection", "tracking"},
     "plots": {"tracking"},
-    "widgets": {"config", "plots", "tracking", "training"},
+    "widgets": {"config", "plots", "theory", "tracking", "training"},
     "batch": {"config", "plots", "tracking", "training", "evaluation"},
 }
 FRONT_DOORS = {"__init__", "cli", "doctor"}

@@ -37,6 +37,7 @@ _ROOMS = (
     "models",
     "plots",
     "reweighting",
+    "theory",
     "tracking",
     "training",
     "widgets",

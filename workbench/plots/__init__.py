@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from workbench.plots.static import png
     from workbench.plots.summaries import corpus, verdicts
     from workbench.plots.theme import CONFIG
+    from workbench.plots.theory import (
+        theory_bound,
+        theory_controls,
+        theory_covariance,
+        theory_paths,
+        theory_sliders,
+    )
 
 _HOME = {
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
@@ -28,6 +35,13 @@ _HOME = {
     "static": ("png",),
     "summaries": ("corpus", "verdicts"),
     "theme": ("CONFIG",),
+    "theory": (
+        "theory_bound",
+        "theory_controls",
+        "theory_covariance",
+        "theory_paths",
+        "theory_sliders",
+    ),
 }
 
 __all__ = [
@@ -44,6 +58,11 @@ __all__ = [
     "mixture",
     "png",
     "show",
+    "theory_bound",
+    "theory_controls",
+    "theory_covariance",
+    "theory_paths",
+    "theory_sliders",
     "throughput",
     "verdicts",
     "weight_share",

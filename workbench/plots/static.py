@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ _SYMBOLS = {
     "star": "*",
 }
 _POINT = 72 / 96
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _PX_PER_LETTER = 7
 _LEGEND_KEY_PX = 56
 _Y_LABEL_PX = 78
@@ -268,8 +270,13 @@ def _dress(axes: Any, x: Any, y: Any) -> None:
         if axis.showgrid is not False:
             axes.grid(True, axis=side, color="#DDDDDD", linewidth=0.6)
         getattr(axes, f"set_{side}label")(_plain(axis.title.text or ""), color="#333333")
+        logarithmic = axis.type == "log"
+        if logarithmic:
+            getattr(axes, f"set_{side}scale")("log")
+            _label_powers(getattr(axes, f"{side}axis"))
         if axis.range:
-            getattr(axes, f"set_{side}lim")(*axis.range)
+            ends = [10**end for end in axis.range] if logarithmic else axis.range
+            getattr(axes, f"set_{side}lim")(*ends)
         elif axis.rangemode == "tozero":
             getattr(axes, f"set_{side}lim")(**{"left" if side == "x" else "bottom": 0})
         if axis.showticklabels is False:
@@ -280,6 +287,26 @@ def _dress(axes: Any, x: Any, y: Any) -> None:
             getattr(axes, f"{side}axis").set_major_formatter(PercentFormatter(1, decimals=0))
     if y.matches:
         axes.tick_params(labelleft=False)
+
+
+def _label_powers(axis: Any) -> None:
+    """Ticks at powers of ten, and between them where the axis is shorter than two decades.
+
+    matplotlib would write them as formulas, which text from a corpus must never become.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    def told(value: float, _position: int | None = None) -> str:
+        exponent = round(math.log10(value))
+        return f"10{str(exponent).translate(_SUPERSCRIPT)}"
+
+    def between(value: float, _position: int | None = None) -> str:
+        low, high = sorted(axis.get_view_interval())
+        digit = round(value / 10 ** math.floor(math.log10(value)))
+        return f"{value:g}" if high < 30 * low and digit in (2, 5) else ""
+
+    axis.set_major_formatter(FuncFormatter(told))
+    axis.set_minor_formatter(FuncFormatter(between))
 
 
 def _axis(reference: str) -> str:

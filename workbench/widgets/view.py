@@ -1,8 +1,9 @@
-"""The browser's half of the panel: an anywidget made of `chart.js`, `panel.js` and `panel.css`.
+"""The browser's half of panel and explorer: anywidgets made of `chart.js` and one script each.
 
     View(heading="linupper")
+    Charts(charts=[…])
 
-Messages from a view carry `view` (its id) and `kind`: `next` (with `have`, the revision of the
+Messages from a `View` carry `view` (its id) and `kind`: `next` (with `have`, the revision of the
 curves it shows), `pause`, `resume`, `stop`, or `set` with `changes`.  Each is answered by one frame
 addressed `to` that view.
 """
@@ -40,3 +41,11 @@ class View(anywidget.AnyWidget):
         # Without this note they go to the subshell that the front end names.
         if self.comm is not None:
             vars(self.comm).pop("_reply_subshell_id", None)
+
+
+class Charts(anywidget.AnyWidget):
+    """Charts side by side, in the panel's look, that follow the data they are given."""
+
+    _esm = "\n".join((_STATIC / name).read_text() for name in ("chart.js", "explorer.js"))
+    _css = (_STATIC / "panel.css").read_text()
+    charts = traitlets.List(traitlets.Dict()).tag(sync=True)
