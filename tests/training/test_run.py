@@ -231,7 +231,7 @@ def test_a_broken_state_is_never_checkpointed(training, monkeypatch):
 def test_a_bad_row_stops_before_the_update_with_a_checkpoint_of_that_step(
     training, monkeypatch, cache_dir, tmp_path
 ):
-    import workbench.training.step as step_module
+    import workbench.training.accumulate as step_module
 
     straight = training(into="straight")
     real, calls = step_module.sample_loss, [0]

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from workbench.config import Policy
-from workbench.core import IGNORE_INDEX
+from workbench.core import IGNORE_INDEX, ConfigError
 from workbench.kernels.sample_loss import reference_sample_loss
+from workbench.training.accumulate import accumulate, check_scope
+from workbench.training.ranks import Ranks
 from workbench.training.state import build_state
-from workbench.training.step import NonFiniteStep, _accumulate, train_step
+from workbench.training.step import NonFiniteStep, train_step
 
 
 def gradient(config, corpus, *, micro_batch_rows=None, reweighter="uniform", edit=None):
@@ -21,7 +23,7 @@ def gradient(config, corpus, *, micro_batch_rows=None, reweighter="uniform", edi
     if edit:
         batch = edit(batch)
     valid_B = (batch.labels_BT != IGNORE_INDEX).any(1)
-    loss_B, weight_B = _accumulate(state, batch.tokens_BT, batch.labels_BT, valid_B)
+    loss_B, weight_B = accumulate(state, batch.tokens_BT, batch.labels_BT, valid_B, Ranks())
     grads = torch.cat([p.grad.flatten() for p in state.model.parameters()])
     return state, batch, grads, loss_B, weight_B
 
@@ -38,7 +40,7 @@ def test_uniform_is_uniform(nano_config, nano_corpus):
     torch.testing.assert_close(loss_B.double(), truth.detach(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("reweighter", ["uniform", "linupper"])
+@pytest.mark.parametrize("reweighter", ["uniform", Policy("linupper", scope="step")], ids=str)
 @pytest.mark.parametrize("micro_batch_rows", [1, 2, 4])
 def test_accumulation_does_not_divide_twice(nano_config, nano_corpus, reweighter, micro_batch_rows):
     _, _, whole, loss_B, weight_B = gradient(nano_config, nano_corpus, reweighter=reweighter)
@@ -54,6 +56,55 @@ def test_micro_scope_normalises_within_each_micro_batch(nano_config, nano_corpus
     policy = Policy("linupper", scope="micro")
     *_, weight_B = gradient(nano_config, nano_corpus, reweighter=policy, micro_batch_rows=2)
     assert weight_B.view(-1, 2).mean(1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
+
+
+def test_stream_divides_by_the_exact_sum_and_lags_only_in_the_range(nano_config, nano_corpus):
+    policy = Policy("linupper", scope="stream")
+    training = nano_config.training.replace(micro_batch_rows=2)
+    state = build_state(nano_config.replace(training=training, reweighter=policy), nano_corpus)
+    batch = state.sampler.draw(0)
+    valid_B = torch.ones(len(batch), dtype=torch.bool)
+    arguments = (state, batch.tokens_BT, batch.labels_BT, valid_B, Ranks())
+    loss_B, first_B = accumulate(*arguments)
+    assert first_B.tolist() == pytest.approx([1.0] * len(batch))
+    state.reweighter.observe(loss_B, valid_B, 0)
+    state.optimizer.zero_grad(set_to_none=True)
+    _, weight_B = accumulate(*arguments)
+    streamed = torch.cat([p.grad.flatten() for p in state.model.parameters()])
+    exact = gradient(nano_config, nano_corpus, reweighter=Policy("linupper", scope="step"))
+    torch.testing.assert_close(weight_B, exact[4])
+    torch.testing.assert_close(streamed, exact[2], atol=1e-6, rtol=1e-4)
+
+
+def test_norm_matched_keeps_the_direction_and_takes_the_uniform_norm(nano_config, nano_corpus):
+    for rows in (None, 2):
+        options = {"scope": "step", "temperature": 0.1}
+        weighted, matched, uniform = (
+            gradient(nano_config, nano_corpus, reweighter=policy, micro_batch_rows=rows)[2]
+            for policy in (
+                Policy("linupper", **options),
+                Policy("linupper", **options, control="norm_matched"),
+                "uniform",
+            )
+        )
+        assert abs(weighted.norm() / uniform.norm() - 1) > 1e-3
+        assert float(matched.norm()) == pytest.approx(float(uniform.norm()), rel=1e-4)
+        cosine = torch.nn.functional.cosine_similarity(matched, weighted, dim=0)
+        assert float(cosine) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_scope_that_cannot_do_what_is_asked_is_refused(nano_config, nano_corpus):
+    training = nano_config.training.replace(micro_batch_rows=2)
+    config = nano_config.replace(training=training)
+    needs_all = build_state(
+        config.replace(reweighter=Policy("linupper", normalise="rank")), nano_corpus
+    )
+    with pytest.raises(ConfigError, match="scope='stream'") as caught:
+        check_scope(needs_all)
+    assert "scope='step'" in caught.value.remedy
+    small = build_state(config.replace(reweighter=Policy("linupper", scope="micro")), nano_corpus)
+    assert "micro-batches of 2 rows" in check_scope(small)[0]
+    assert check_scope(build_state(config, nano_corpus)) == []
 
 
 def test_step_gradient_is_the_weighted_sum_of_row_gradients(nano_config, nano_corpus):

@@ -11,7 +11,13 @@ from workbench.core.errors import (
     nearest,
     unknown_name,
 )
-from workbench.core.protocols import Mixer, Reweighter, Selector, Stateful
+from workbench.core.protocols import (
+    Mixer,
+    Reweighter,
+    Selector,
+    Stateful,
+    StreamingReweighter,
+)
 from workbench.core.random import RandomStreams, stream_seed
 from workbench.core.registry import MIXERS, REWEIGHTERS, SELECTORS, Registry
 from workbench.core.types import (
@@ -51,6 +57,7 @@ __all__ = [
     "Signal",
     "Stateful",
     "StepOutcome",
+    "StreamingReweighter",
     "WorkbenchError",
     "nearest",
     "stream_seed",

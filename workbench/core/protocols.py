@@ -6,6 +6,7 @@ remember is in its `state_dict`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from workbench.core.types import Mixture, Pool, Scope, Selection, Signal, StepOutcome
@@ -25,12 +26,41 @@ class Stateful(Protocol):
 
 @runtime_checkable
 class Reweighter(Stateful, Protocol):
-    """How much each sample counts."""
+    """How much each sample counts.
+
+    scope: over which rows it normalises when a step is split into micro-batches.
+    norm_matched: ask the loop to rescale the gradient to the norm that uniform weights give.
+    """
 
     scope: Scope
 
+    @property
+    def norm_matched(self) -> bool: ...
+
     def weigh(self, loss_B: Tensor, valid_B: Tensor, step: int) -> Tensor:
         """Weights with mean 1 over the valid rows, 0 elsewhere; detached, float32, shape (B,)."""
+        ...
+
+    def observe(self, loss_B: Tensor, valid_B: Tensor, step: int) -> None:
+        """The losses of a finished step, for what a reweighter remembers between steps."""
+        ...
+
+    def diagnostics(self, step: int) -> Mapping[str, float | Tensor]:
+        """What to log of the step just weighed; device scalars are read later."""
+        ...
+
+
+@runtime_checkable
+class StreamingReweighter(Reweighter, Protocol):
+    """A reweighter whose weights are known, up to a common factor, one micro-batch at a time."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can, with the options it has."""
+        ...
+
+    def weigh_ahead(self, loss_b: Tensor, valid_b: Tensor, step: int) -> Tensor:
+        """Weights of a micro-batch before normalisation; detached, float32, shape (b,)."""
         ...
 
 

@@ -34,6 +34,7 @@ class Scope(StrEnum):
 
     MICRO = "micro"
     STEP = "step"
+    STREAM = "stream"
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,34 @@ from workbench.core import ConfigError, unknown_name
 
 Strategy = Callable[..., Tensor]
 STRATEGIES: dict[str, Strategy] = {}
+_LISTENERS: list[Callable[[str], object]] = []
 
 
 def strategy(name: str) -> Callable[[Strategy], Strategy]:
-    """Register `f(h_B, *, delta) -> Tensor (B,)` as a strategy called `name`."""
+    """Register `f(h_B, *, delta) -> Tensor (B,)` as a strategy called `name`.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
 
     def add(function: Strategy) -> Strategy:
+        if name in STRATEGIES or name == "uniform":
+            raise ConfigError(
+                f"strategy '{name}' is registered twice", remedy="choose another name"
+            )
         STRATEGIES[name] = function
+        for listener in _LISTENERS:
+            listener(name)
         return function
 
     return add
+
+
+def on_strategy(listener: Callable[[str], object]) -> None:
+    """Call `listener(name)` for every strategy there is and every one still to come."""
+    for name in STRATEGIES:
+        listener(name)
+    _LISTENERS.append(listener)
 
 
 def find_strategy(name: str) -> Strategy:
@@ -48,3 +66,21 @@ def linupper(h_B: Tensor, *, delta: float = 1.0) -> Tensor:
     f(h) = min(h + delta, delta), with h in [-delta, delta].
     """
     return torch.clamp(h_B + delta, max=delta)
+
+
+@strategy("quadratic")
+def quadratic(h_B: Tensor, *, delta: float = 1.0) -> Tensor:
+    """Prefers the middle of the loss range: f(h) = 1 - h² / delta²."""
+    return 1 - (h_B / delta) ** 2
+
+
+@strategy("extremes")
+def extremes(h_B: Tensor, *, delta: float = 1.0) -> Tensor:
+    """Prefers both ends of the loss range: f(h) = |h|."""
+    return h_B.abs()
+
+
+@strategy("upper")
+def upper(h_B: Tensor, *, delta: float = 1.0) -> Tensor:
+    """Prefers hard samples throughout: f(h) = (h + delta) / 2 (in the official code only)."""
+    return (h_B + delta) / 2

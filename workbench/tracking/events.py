@@ -47,6 +47,7 @@ REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     "stopped": (),
     "finished": (),
     "failed": ("problem", "remedy"),
+    "warning": ("message",),
 }
 """Fields each kind must carry beside `kind`, `step` and `time`; others are welcome."""
 

@@ -9,6 +9,7 @@ Between boundaries nothing is read from the device, printed or written.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from workbench.core import ConfigError, NumericsError, StepOutcome, WorkbenchErr
 from workbench.evaluation import held_out_loss
 from workbench.tracking import RunFolder
 from workbench.training import checkpoint
+from workbench.training.accumulate import check_scope
 from workbench.training.controls import Controls
 from workbench.training.record import REMEDY, Recorder
 from workbench.training.state import TrainState, check_policies
@@ -68,6 +70,9 @@ class Loop:
         """Steps until done or stopped; a failure is recorded in the folder and raised again."""
         state = self.state
         try:
+            for message in check_scope(state):
+                self._emit("warning", message=message)
+                warnings.warn(message, stacklevel=2)
             while True:
                 self._boundary()
                 asked_to_stop = self._obey()

@@ -153,11 +153,15 @@ def _step_event(
         "seconds": entry.seconds,
         "ess_fraction": float(weight.sum() ** 2 / squares / rows) if squares > 0 else 0.0,
         "max_weight": float(weight.max(initial=0.0)),
+        "weight_loss_correlation": _correlation(weight, loss),
+        "loss_min": float(loss.min(initial=np.inf)),
+        "loss_max": float(loss.max(initial=-np.inf)),
         "mixture": entry.mixture.as_dict(),
         "sample_share": {},
         "weight_share": {},
         "domain_loss": {},
     }
+    event.update({name: float(value) for name, value in entry.stepped.diagnostics.items()})
     total_weight = float(weight.sum())
     for k, name in enumerate(entry.mixture.domains):
         own = domain == k
@@ -166,6 +170,14 @@ def _step_event(
         if own.any():
             event["domain_loss"][name] = _mean(loss[own])
     return event
+
+
+def _correlation(weight: np.ndarray, loss: np.ndarray) -> float:
+    """Pearson's; 0 where one of the two is constant."""
+    spread = weight.std() * loss.std()
+    if not spread > 0:
+        return 0.0
+    return float(((weight - weight.mean()) * (loss - loss.mean())).mean() / spread)
 
 
 def _mean(values: np.ndarray) -> float:

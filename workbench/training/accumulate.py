@@ -1,0 +1,175 @@
+"""The gradient of one step: (1/M) sum_i w_i loss_i over the M valid rows of the global batch.
+
+    loss_B, weight_B = accumulate(state, tokens_bT, labels_bT, valid_B, ranks)
+
+The weights need the losses of other rows.  Without micro-batches they are at hand; with them the
+reweighter's scope says how they are had.  Shapes: B rows of the global batch, b rows of this rank
+or micro-batch, T tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workbench.core import ConfigError, Scope, StreamingReweighter
+from workbench.kernels import sample_loss
+from workbench.training.device import autocast
+from workbench.training.ranks import Ranks
+from workbench.training.state import TrainState
+
+FEW_ROWS = 4
+"""Micro-batches this small give weights further from the intended ones than uniform ones are."""
+
+
+def accumulate(
+    state: TrainState, tokens_bT: Tensor, labels_bT: Tensor, valid_B: Tensor, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
+    """Add the step's gradient up in the parameters; its losses and weights, (B,) each."""
+    step = _Step(state, tokens_bT, labels_bT, valid_B, ranks)
+    if not state.reweighter.norm_matched:
+        return step.weighted_gradient()
+    step.uniform_gradient()
+    target = _norm(state)
+    state.optimizer.zero_grad(set_to_none=True)
+    loss_B, weight_B = step.weighted_gradient()
+    _scale(state, target / _norm(state).clamp(min=torch.finfo(torch.float32).tiny))
+    return loss_B, weight_B
+
+
+class _Step:
+    """The rows of this rank, cut into micro-batches."""
+
+    def __init__(
+        self,
+        state: TrainState,
+        tokens_bT: Tensor,
+        labels_bT: Tensor,
+        valid_B: Tensor,
+        ranks: Ranks,
+    ):
+        self.state, self.ranks = state, ranks
+        self.tokens_bT, self.labels_bT, self.valid_B = tokens_bT, labels_bT, valid_B
+        self.own = ranks.part(len(valid_B))
+        self.valid_b = valid_B[self.own]
+        self.valid_count = valid_B.sum().clamp(min=1)
+        rows = state.config.training.micro_batch_rows or max(1, len(tokens_bT))
+        self.parts = [slice(i, i + rows) for i in range(0, len(tokens_bT), rows)]
+
+    def weighted_gradient(self) -> tuple[Tensor, Tensor]:
+        reweighter, accumulates = self.state.reweighter, len(self.parts) > 1
+        if accumulates and reweighter.scope is Scope.STREAM:
+            assert isinstance(reweighter, StreamingReweighter)
+            return self._streamed(reweighter)
+        if accumulates and reweighter.scope is Scope.MICRO:
+            return self._weighed_apart()
+        return self._weighed_together()
+
+    def uniform_gradient(self) -> None:
+        for part in self.parts:
+            self._backward(self._losses(part), self.valid_b[part].float())
+        self._sum_gradients()
+
+    def _weighed_together(self) -> tuple[Tensor, Tensor]:
+        """All losses first; with several micro-batches that takes a pass of its own."""
+        if len(self.parts) == 1:
+            loss_b = self._losses(self.parts[0])
+            loss_B, weight_B = self._weigh(loss_b.detach())
+            self._backward(loss_b, weight_B[self.own])
+            self._sum_gradients()
+            return loss_B, weight_B
+        with torch.no_grad():
+            loss_b = torch.cat([self._losses(part) for part in self.parts])
+        loss_B, weight_B = self._weigh(loss_b)
+        for part in self.parts:
+            self._backward(self._losses(part), weight_B[self.own][part])
+        self._sum_gradients()
+        return loss_B, weight_B
+
+    def _weighed_apart(self) -> tuple[Tensor, Tensor]:
+        """Weights of mean 1 within each micro-batch of each rank."""
+        losses, weights = [], []
+        for part in self.parts:
+            loss_b = self._losses(part)
+            weight_b = self.state.reweighter.weigh(
+                loss_b.detach(), self.valid_b[part], self.state.step
+            )
+            self._backward(loss_b, weight_b)
+            losses.append(loss_b.detach())
+            weights.append(weight_b)
+        self._sum_gradients()
+        return self._gathered(losses), self._gathered(weights)
+
+    def _streamed(self, reweighter: StreamingReweighter) -> tuple[Tensor, Tensor]:
+        """Weights up to a common factor as the losses come; the factor divides the gradient."""
+        losses, weights = [], []
+        for part in self.parts:
+            loss_b = self._losses(part)
+            weight_b = reweighter.weigh_ahead(loss_b.detach(), self.valid_b[part], self.state.step)
+            self._backward(loss_b, weight_b)
+            losses.append(loss_b.detach())
+            weights.append(weight_b)
+        self._sum_gradients()
+        weight_B = self._gathered(weights)
+        factor = self.valid_count / weight_B.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        _scale(self.state, factor)
+        return self._gathered(losses), weight_B * factor
+
+    def _weigh(self, loss_b: Tensor) -> tuple[Tensor, Tensor]:
+        loss_B = self.ranks.gather(loss_b, len(self.valid_B))
+        return loss_B, self.state.reweighter.weigh(loss_B, self.valid_B, self.state.step)
+
+    def _losses(self, part: slice) -> Tensor:
+        training, model = self.state.config.training, self.state.model
+        with autocast(training.device, training.precision):
+            hidden_bTD = model.hidden(self.tokens_bT[part])
+            return sample_loss(hidden_bTD, model.head_VD, self.labels_bT[part])
+
+    def _backward(self, loss_b: Tensor, weight_b: Tensor) -> None:
+        # Divided by the valid rows of the whole step: dividing once more by the number of
+        # micro-batches or ranks would scale the gradient down twice.
+        ((weight_b * loss_b).sum() / self.valid_count).backward()
+
+    def _gathered(self, values: list[Tensor]) -> Tensor:
+        return self.ranks.gather(torch.cat(values), len(self.valid_B))
+
+    def _sum_gradients(self) -> None:
+        self.ranks.sum_gradients(self.state.model.parameters())
+
+
+def check_scope(state: TrainState) -> list[str]:
+    """What should be known about micro-batches and the reweighter before the first step.
+
+    Raises:
+        ConfigError: the scope cannot do what the reweighter's options ask for.
+    """
+    training, reweighter = state.config.training, state.reweighter
+    rows = training.micro_batch_rows
+    if rows is None or rows >= training.batch_rows:
+        return []
+    if reweighter.scope is Scope.STREAM and not getattr(reweighter, "streams", False):
+        raise ConfigError(
+            f"reweighter '{state.config.reweighter.name}' needs all losses of a step at once "
+            "with these options, which scope='stream' does not have",
+            remedy="set scope='step', or micro_batch_rows=None",
+        )
+    named_uniform = state.config.reweighter.name == "uniform"
+    if reweighter.scope is Scope.MICRO and rows <= FEW_ROWS and not named_uniform:
+        return [
+            f"weights are normalised within micro-batches of {rows} rows, which takes them "
+            "further from the intended ones than uniform weights are"
+        ]
+    return []
+
+
+def _gradients(state: TrainState) -> list[Tensor]:
+    return [p.grad for p in state.model.parameters() if p.grad is not None]
+
+
+def _norm(state: TrainState) -> Tensor:
+    return torch.nn.utils.get_total_norm(_gradients(state))
+
+
+def _scale(state: TrainState, factor: Tensor) -> None:
+    for gradient in _gradients(state):
+        gradient.mul_(factor)
