@@ -53,15 +53,18 @@ class _Step:
         self.own = ranks.part(len(valid_B))
         self.valid_b = valid_B[self.own]
         self.valid_count = valid_B.sum().clamp(min=1)
-        rows = state.config.training.micro_batch_rows or max(1, len(tokens_bT))
+        largest = ranks.largest_part(len(valid_B))
+        rows = state.config.training.micro_batch_rows or largest
         self.parts = [slice(i, i + rows) for i in range(0, len(tokens_bT), rows)]
+        # The same on all ranks, also where parts differ: they must meet in the same exchanges.
+        self.accumulates = rows < largest
 
     def weighted_gradient(self) -> tuple[Tensor, Tensor]:
-        reweighter, accumulates = self.state.reweighter, len(self.parts) > 1
-        if accumulates and reweighter.scope is Scope.STREAM:
+        reweighter = self.state.reweighter
+        if self.accumulates and reweighter.scope is Scope.STREAM:
             assert isinstance(reweighter, StreamingReweighter)
             return self._streamed(reweighter)
-        if accumulates and reweighter.scope is Scope.MICRO:
+        if self.accumulates and reweighter.scope is Scope.MICRO:
             return self._weighed_apart()
         return self._weighed_together()
 

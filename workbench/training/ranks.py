@@ -36,13 +36,17 @@ class Ranks:
         rank = self.rank if rank is None else rank
         return slice(rank * rows // self.world, (rank + 1) * rows // self.world)
 
+    def largest_part(self, rows: int) -> int:
+        """Rows of the rank that has most."""
+        return -(-rows // self.world)
+
     def gather(self, value_b: Tensor, rows: int) -> Tensor:
         """Values of all ranks in row order, (B,); shorter parts travel padded."""
         if self.world == 1:
             return value_b
         parts = [self.part(rows, rank) for rank in range(self.world)]
         sizes = [part.stop - part.start for part in parts]
-        padded = value_b.new_zeros(max(sizes))
+        padded = value_b.new_zeros(self.largest_part(rows))
         padded[: len(value_b)] = value_b
         received = [torch.empty_like(padded) for _ in parts]
         dist.all_gather(received, padded)

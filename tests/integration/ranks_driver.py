@@ -1,0 +1,99 @@
+"""Computes one step's gradient on forked gloo ranks; every rank stores what it got.
+
+    python ranks_driver.py CONFIG.json CACHE_DIR OUT_DIR WORLD
+
+The parent imports everything once and never computes, so that a fork is cheap and safe.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import transformers.models.llama.modeling_llama  # noqa: F401  (once here, not in every child)
+
+from workbench.config import Policy, RunConfig
+from workbench.core import IGNORE_INDEX
+from workbench.data import prepare
+from workbench.reweighting import sample_weights
+from workbench.training.accumulate import accumulate
+from workbench.training.ranks import Ranks
+from workbench.training.state import build_state
+
+CASES = {
+    "even": (8, None, Policy("linupper")),
+    "uneven": (7, None, Policy("linupper")),
+    "rank normaliser": (8, None, Policy("quadratic", normalise="rank")),
+    "micro-batches, exact": (8, 2, Policy("linupper", scope="step")),
+    "micro-batches, stream": (8, 1, Policy("linupper", scope="stream")),
+    "norm matched": (8, None, Policy("linupper", control="norm_matched")),
+    "uniform": (6, 2, Policy("uniform")),
+}
+VECTORS = {
+    2: [2.0, 3.0, 2.4, 5.0, 2.2, 2.9],
+    4: [2.0, 3.0, 4.0, 5.0],
+}
+"""Losses of the specification, in the order of the global batch."""
+
+
+def gradient(config, corpus, ranks, rows, micro_batch_rows, policy):
+    """Gradient, losses and weights of the second look at step 0 (the first sets the range)."""
+    training = config.training.replace(batch_rows=rows, micro_batch_rows=micro_batch_rows)
+    state = build_state(config.replace(training=training, reweighter=policy), corpus)
+    batch = state.sampler.draw(0)
+    valid_B = (batch.labels_BT != IGNORE_INDEX).any(1)
+    own = ranks.part(rows)
+    for _ in range(2):
+        state.optimizer.zero_grad(set_to_none=True)
+        loss_B, weight_B = accumulate(
+            state, batch.tokens_BT[own], batch.labels_BT[own], valid_B, ranks
+        )
+        state.reweighter.observe(loss_B, valid_B, 0)
+    grads = torch.cat([p.grad.flatten() for p in state.model.parameters()])
+    return {"gradient": grads, "loss_B": loss_B, "weight_B": weight_B}
+
+
+def vector(ranks):
+    """Softmax weights of this rank for the specification's losses."""
+    losses = torch.tensor(VECTORS[ranks.world])
+    own = ranks.part(len(losses))
+    gathered = ranks.gather(losses[own], len(losses))
+    weights = sample_weights(gathered, strategy="linupper", temperature=0.4, floor=1e-6)
+    return {"loss_b": losses[own], "softmax_b": weights[own] / len(losses)}
+
+
+def work(rank, world, config, cache_dir, out_dir):
+    torch.set_num_threads(1)
+    # Two ranks a node: telling parts apart by LOCAL_RANK would give half of them twice.
+    os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = str(rank % 2), "2"
+    store = dist.FileStore(str(out_dir / "store"), world)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+    corpus = prepare(config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir)
+    ranks = Ranks.here()
+    found = {name: gradient(config, corpus, ranks, *case) for name, case in CASES.items()}
+    torch.save({"cases": found, "vector": vector(ranks)}, out_dir / f"rank{rank}.pt")
+    dist.barrier()
+
+
+def main():
+    config = RunConfig(**json.loads(Path(sys.argv[1]).read_text()))
+    cache_dir, out_dir, world = sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(rank, world, config, cache_dir, out_dir)
+                os._exit(0)
+            except BaseException as error:
+                print(f"rank {rank}: {error!r}", file=sys.stderr, flush=True)
+                os._exit(1)
+        children.append(child)
+    failed = [os.waitpid(child, 0)[1] for child in children]
+    sys.exit(any(failed))
+
+
+if __name__ == "__main__":
+    main()

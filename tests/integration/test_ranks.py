@@ -1,0 +1,71 @@
+"""Weights are global: any number of ranks gives the gradient of one process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.integration.ranks_driver import CASES, gradient
+from workbench.training.ranks import Ranks
+
+
+@pytest.fixture(scope="module", params=[2, 4], ids=["2 ranks", "2 nodes x 2 ranks"])
+def ranks(request, nano_config, nano_corpus, cache_dir, tmp_path_factory):
+    """What every rank stored."""
+    world, out_dir = request.param, tmp_path_factory.mktemp(f"world{request.param}")
+    (out_dir / "config.json").write_text(json.dumps(nano_config.to_dict()))
+    driver = Path(__file__).with_name("ranks_driver.py")
+    done = subprocess.run(
+        [sys.executable, driver, out_dir / "config.json", cache_dir, out_dir, str(world)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [torch.load(out_dir / f"rank{rank}.pt") for rank in range(world)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_give_the_gradient_of_one_process(ranks, nano_config, nano_corpus, case):
+    single = gradient(nano_config, nano_corpus, Ranks(), *CASES[case])
+    for stored in ranks:
+        ours = stored["cases"][case]
+        torch.testing.assert_close(ours["loss_B"], single["loss_B"], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(ours["weight_B"], single["weight_B"], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours["gradient"], single["gradient"], atol=1e-6, rtol=1e-4)
+
+
+def test_weights_follow_global_rank(ranks):
+    expected = {
+        2: [[0.038020, 0.201296, 0.074053], [0.463177, 0.053061, 0.170393]],
+        4: [[0.032616], [0.172687], [0.397348], [0.397348]],
+    }[len(ranks)]
+    for stored, weights in zip(ranks, expected, strict=True):
+        torch.testing.assert_close(
+            stored["vector"]["softmax_b"], torch.tensor(weights), atol=1e-6, rtol=0
+        )
+
+
+def test_loss_a_rank_backpropagates_under_averaging(ranks):
+    """W * sum w_i loss_i, the published number for two ranks."""
+    if len(ranks) != 2:
+        pytest.skip("the specification gives it for two ranks")
+    losses = [
+        2 * float((stored["vector"]["softmax_b"] * stored["vector"]["loss_b"]).sum())
+        for stored in ranks
+    ]
+    assert losses == pytest.approx([1.715308, 5.853521], abs=1e-5)
+
+
+def test_parts_cover_the_batch_once_whatever_the_number_of_ranks():
+    for rows in (1, 7, 8, 33):
+        for world in (1, 2, 3, 8):
+            parts = [Ranks(rank, world).part(rows) for rank in range(world)]
+            assert [i for p in parts for i in range(p.start, p.stop)] == list(range(rows))
+            sizes = [p.stop - p.start for p in parts]
+            assert max(sizes) - min(sizes) <= 1
