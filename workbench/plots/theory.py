@@ -153,6 +153,9 @@ def theory_controls(results: Mapping[str, Mapping[str, Sequence[Path]]]) -> go.F
         figure.update_xaxes(range=[0, last], **where)
         ends = np.log10([max(LOSS_FLOOR, lowest / 2), 2 * highest])
         figure.update_yaxes(type="log", exponentformat="power", range=ends.tolist(), **where)
+        if np.ptp(ends) < 3:
+            # Labels at 1, 2 and 5 only: all nine would run into each other.
+            figure.update_yaxes(dtick="D2", **where)
     return figure
 
 
