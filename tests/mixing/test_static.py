@@ -36,3 +36,31 @@ def test_given_numbers_are_scaled_and_missing_domains_get_nothing():
 def test_an_impossible_mixture_is_refused_with_a_remedy(mixture, says):
     with pytest.raises(ConfigError, match=says):
         MIXERS.build("static", DOMAINS, mixture=mixture)
+
+
+SLIMPAJAMA = (
+    "RedPajamaC4",
+    "RedPajamaCommonCrawl",
+    "RedPajamaGithub",
+    "RedPajamaStackExchange",
+    "RedPajamaWikipedia",
+    "RedPajamaBook",
+    "RedPajamaArXiv",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "arxiv", "cc"),
+    [("slimpajama-doge", 0.088, 0.269), ("slimpajama-doremi", 0.04235, 0.381)],
+)
+def test_published_vectors_follow_the_domains_of_the_corpus(name, arxiv, cc):
+    domains = Domains(SLIMPAJAMA, np.full(7, 100))
+    shares = Static(domains, mixture=name).propose(0).as_dict()
+    assert shares["RedPajamaArXiv"] == pytest.approx(arxiv, abs=1e-4)
+    assert shares["RedPajamaCommonCrawl"] == pytest.approx(cc, abs=1e-4)
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_a_published_vector_for_other_domains_is_refused():
+    with pytest.raises(ConfigError, match="does not fit this corpus"):
+        Static(DOMAINS, mixture="slimpajama-doge")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 
 import pytest
@@ -135,6 +137,15 @@ def test_without_a_front_end_the_run_is_waited_for(nano_config, cache_dir, nano_
     twin = panel(run)
     assert run.status() == "finished"
     assert repr(twin) == "Twin(nano: finished after 40 steps)"
+
+
+def test_waiting_says_how_far_the_run_is(
+    nano_config, cache_dir, nano_corpus, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys.modules[Panel.__module__], "TELL_SECONDS", 0.05)
+    config = nano_config.change(total_steps=300)
+    panel(start(config, tmp_path, cache_dir=cache_dir))
+    assert re.search(r"nano: step \d+, loss \d\.\d{3} nats", capsys.readouterr().out)
 
 
 def test_a_panel_of_nothing_is_refused():

@@ -36,7 +36,7 @@ TOUR_PROFILES: dict[str, dict[str, Any]] = {
             "threads": 1,
         },
     },
-    "demo": {"training": {"total_steps": 240, "evaluate_every_steps": 40}},
+    "demo": {"training": {"total_steps": 120, "evaluate_every_steps": 40}},
     "full": {
         "corpus": {"name": "installed", "max_domain_mb": 8.0},
         "training": {"total_steps": 2000, "evaluate_every_steps": 200, "held_out_rows": 128},
@@ -46,7 +46,10 @@ TOUR_SEEDS = {"ci": 3, "demo": 3, "full": 5}
 
 
 def tour(profile: str, *, seed: int = 0) -> Study:
-    """Uniform weights against LinUpper on one small model, over seeds `seed`, `seed` + 1, ….
+    """Ways to weigh samples on one small model, over seeds `seed`, `seed` + 1, ….
+
+    `uniform` and `linupper`, `quadratic`, and LinUpper's two controls: `shuffled` gives its weights
+    to random rows, `norm_matched` takes its direction with the step length of uniform weights.
 
     Args:
         profile: `ci` (seconds, generated text), `demo` (minutes, text of the installed
@@ -55,13 +58,17 @@ def tour(profile: str, *, seed: int = 0) -> Study:
     if profile not in TOUR_PROFILES:
         problem, remedy = unknown_name("profile", profile, TOUR_PROFILES)
         raise ConfigError(problem, remedy=remedy)
-    warmup_steps = TOUR_PROFILES[profile]["training"]["total_steps"] // 10
     base = RunConfig(**TOUR_PROFILES[profile])
+    warmup_steps = base.training.total_steps // 10
     policies = {
-        "uniform": {"reweighter": Policy("uniform")},
-        "linupper": {"reweighter": Policy("linupper", warmup_steps=warmup_steps)},
+        "uniform": Policy("uniform"),
+        "linupper": Policy("linupper", warmup_steps=warmup_steps),
+        "quadratic": Policy("quadratic", warmup_steps=warmup_steps),
+        "shuffled": Policy("linupper", warmup_steps=warmup_steps, control="shuffled"),
+        "norm_matched": Policy("linupper", warmup_steps=warmup_steps, control="norm_matched"),
     }
-    return over_seeds(base, policies, seeds=range(seed, seed + TOUR_SEEDS[profile]))
+    variants = {label: {"reweighter": policy} for label, policy in policies.items()}
+    return over_seeds(base, variants, seeds=range(seed, seed + TOUR_SEEDS[profile]))
 
 
 def over_seeds(

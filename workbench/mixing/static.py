@@ -21,6 +21,7 @@ from workbench.core import (
     StepOutcome,
     unknown_name,
 )
+from workbench.mixing.published import PUBLISHED, published_mixture
 
 
 @MIXERS.register("static")
@@ -29,8 +30,9 @@ class Static:
 
     Args:
         domains: the corpus' domains, supplied by the loop.
-        mixture: `uniform`, `natural` (in proportion to training tokens), or a mapping from
-            domain to a non-negative number; missing domains get 0, the rest is scaled to sum 1.
+        mixture: `uniform`, `natural` (in proportion to training tokens), a published vector (see
+            `published`), or a mapping from domain to a non-negative number; missing domains get
+            0, the rest is scaled to sum 1.
     """
 
     needs: frozenset[Signal] = frozenset()
@@ -52,10 +54,12 @@ class Static:
 
 
 def _probabilities(domains: Domains, mixture: str | Mapping[str, float]) -> np.ndarray:
+    if isinstance(mixture, str) and mixture in PUBLISHED:
+        mixture = published_mixture(mixture, domains.names)
     if isinstance(mixture, str):
         named = {"uniform": np.ones(len(domains.names)), "natural": domains.rows_K}
         if mixture not in named:
-            problem, remedy = unknown_name("mixture", mixture, named)
+            problem, remedy = unknown_name("mixture", mixture, [*named, *PUBLISHED])
             raise ConfigError(problem, remedy=remedy)
         share_K = np.asarray(named[mixture], dtype=np.float64)
     else:

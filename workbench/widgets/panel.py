@@ -23,6 +23,7 @@ from workbench.widgets.curves import RunCurves
 from workbench.widgets.frames import charts, head, throughput
 from workbench.widgets.twin import Twin
 
+TELL_SECONDS = 10.0
 ENDED = ("finished", "stopped", "failed", "interrupted")
 
 
@@ -47,9 +48,19 @@ def panel(
     title = title or " · ".join(runs)
     if has_front_end() if live is None else live:
         return Panel(runs, title)
-    for each in runs.values():
-        each.wait()
+    for label, each in runs.items():
+        _wait(label, each)
     return Twin(runs, title)
+
+
+def _wait(label: str, run: Run) -> None:
+    """Until the run ends; a line now and then, where nobody sees the curves grow."""
+    while run.live:
+        run.wait(TELL_SECONDS)
+        steps = run.events("step")
+        if run.live and steps:
+            print(f"{label}: step {steps[-1]['step'] + 1}, loss {steps[-1]['loss']:.3f} nats")
+    run.wait()
 
 
 class Panel:
