@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.plots.curves import ess, held_out, loss, throughput, weight_share
     from workbench.plots.display import bundle, fragment, html, show
-    from workbench.plots.samples import implied_mixture, mixture, weights
+    from workbench.plots.samples import implied_mixture, mixture, weight_histograms, weights
     from workbench.plots.series import Runs
     from workbench.plots.static import png
     from workbench.plots.summaries import corpus, verdicts
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
-    "samples": ("implied_mixture", "mixture", "weights"),
+    "samples": ("implied_mixture", "mixture", "weight_histograms", "weights"),
     "series": ("Runs",),
     "static": ("png",),
     "summaries": ("corpus", "verdicts"),
@@ -65,6 +65,7 @@ __all__ = [
     "theory_sliders",
     "throughput",
     "verdicts",
+    "weight_histograms",
     "weight_share",
     "weights",
 ]

@@ -1,10 +1,15 @@
 """Figures of one run: weight against loss of its samples, and what its domains got.
 
 samples.weights(run, step=120)
+samples.weight_histograms(run, step=120)
 samples.implied_mixture(run)
 """
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,26 +17,30 @@ import plotly.graph_objects as go
 from workbench.plots.curves import recorded_domains, shares
 from workbench.plots.draw import Panel, mark_events
 from workbench.plots.series import SMOOTHING_STEPS, Runs, grouped, only, smooth, thin
-from workbench.plots.theme import RULE, TEXT, Style, blank, safe, say_nothing_yet, style
+from workbench.plots.theme import RULE, TEXT, Style, blank, dress, safe, say_nothing_yet, style
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BINS = 30
+HOVER_COLUMNS = 60
 
 
-def weights(run: Runs, step: int | None = None) -> go.Figure:
+def weights(
+    run: Runs, step: int | None = None, *, excerpt: Callable[[int], str] | None = None
+) -> go.Figure:
     """Weight of each sample of one step against its loss, by domain.
 
     Args:
         step: a step in the ledger; the last one there when None.
+        excerpt: gives the text of a sample id, which is shown where the pointer is.
     """
-    ledger, domains = only(run).ledger, recorded_domains(grouped(run))
-    recorded = ledger.steps()
-    shown = recorded[1] if step is None and recorded else step
+    shown, rows = _rows(run, step)
     title = "Weight against loss" + (f", step {shown:,}" if shown is not None else "")
     figure = blank(title, x="loss (nats per token)", y="sample weight (mean 1)")
-    rows = ledger.step(shown) if shown is not None else None
-    if rows is None or rows.empty:
-        said = "no samples recorded yet" if step is None else f"step {step:,} is not in the ledger"
-        return say_nothing_yet(figure, said)
-    known = domains + sorted(set(rows["domain"]) - set(domains))
-    for index, domain in enumerate(known):
+    if rows is None:
+        return say_nothing_yet(figure, _nothing(step))
+    for index, domain in enumerate(_domains(run, rows)):
         mine = rows[rows["domain"] == domain]
         if mine.empty:
             continue
@@ -39,16 +48,113 @@ def weights(run: Runs, step: int | None = None) -> go.Figure:
             x=mine["loss"],
             y=mine["weight"],
             customdata=mine["sample_id"].astype(str),
+            text=[_wrapped(excerpt(int(i))) for i in mine["sample_id"]] if excerpt else None,
             name=safe(domain),
             mode="markers",
             marker={**style(index).marker(size=9), "opacity": 0.8},
             hovertemplate=f"{safe(domain)}<br>sample %{{customdata}}<br>%{{x:.3f}} nats per token"
-            "<br>weight %{y:.3f}<extra></extra>",
+            "<br>weight %{y:.3f}" + ("<br>%{text}" if excerpt else "") + "<extra></extra>",
         )
     figure.add_hline(y=1, line={"color": RULE, "width": 1, "dash": "dot"}, layer="below")
     figure.update_yaxes(rangemode="tozero")
     figure.update_layout(showlegend=True)
     return figure
+
+
+def weight_histograms(run: Runs, step: int | None = None) -> go.Figure:
+    """How the losses and the weights of one step are spread, stacked by domain.
+
+    Args:
+        step: a step in the ledger; the last one there when None.
+    """
+    from plotly.subplots import make_subplots
+
+    shown, rows = _rows(run, step)
+    title = "Losses and weights" + (f", step {shown:,}" if shown is not None else "")
+    if rows is None:
+        return say_nothing_yet(blank(title), _nothing(step))
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.1)
+    dress(figure, title, height=320)
+    known = _domains(run, rows)
+    place_B = places(rows["domain"], known)
+    units = {"loss": "loss (nats per token)", "weight": "sample weight (mean 1)"}
+    for column, (field, unit) in enumerate(units.items(), 1):
+        edges, counts_K = histogram(
+            rows[field].to_numpy(float), place_B, len(known), from_zero=field == "weight"
+        )
+        for index, (domain, counts) in enumerate(zip(known, counts_K, strict=True)):
+            trace = _bars(edges, counts, domain, index)
+            figure.add_trace(trace.update(showlegend=column == 1), row=1, col=column)
+        figure.update_xaxes(title_text=unit, row=1, col=column)
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title_text="rows", col=1)
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def histogram(
+    values_B: np.ndarray, place_B: np.ndarray, domains: int, *, from_zero: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Edges (bins + 1,) and counts (K, bins) of values by the index of their domain.
+
+    Bins are `BINS` of equal width, the first from 0 with `from_zero`; non-finite values are left
+    out.
+    """
+    finite_B = np.isfinite(values_B)
+    values_B, place_B = values_B[finite_B], place_B[finite_B]
+    low, high = (values_B.min(), values_B.max()) if len(values_B) else (0.0, 1.0)
+    low = 0.0 if from_zero else low
+    # Equal weights need bins of some width around them.
+    high = max(high, low + 1e-3)
+    edges = np.linspace(low, high * (1 + 1e-9), BINS + 1)
+    counts_K = [np.histogram(values_B[place_B == k], edges)[0] for k in range(domains)]
+    return edges, np.array(counts_K, dtype=int).reshape(domains, BINS)
+
+
+def places(domain_B: Iterable[str], domains: Sequence[str]) -> np.ndarray:
+    """Index of each row's domain in `domains`, int64 (B,)."""
+    known = {name: k for k, name in enumerate(domains)}
+    return np.array([known[name] for name in domain_B], dtype=np.int64)
+
+
+def _bars(edges: np.ndarray, counts: np.ndarray, domain: str, index: int) -> go.Scatter:
+    """One layer of a stack of steps; bars as a filled outline, which panels can stack."""
+    width, look = edges[1] - edges[0], style(index)
+    x = np.stack([edges[:-1], edges[1:] - 1e-6 * width], axis=1).ravel()
+    return go.Scatter(
+        x=x,
+        y=np.repeat(counts, 2),
+        name=safe(domain),
+        legendgroup=domain,
+        mode="lines",
+        stackgroup="rows",
+        line={"color": look.colour, "width": 0},
+        fillcolor=look.faded(0.75),
+        fillpattern={"shape": look.pattern, "fgcolor": TEXT, "fillmode": "overlay", "size": 6},
+        hovertemplate=f"{safe(domain)}<br>from %{{x:.3f}}<br>%{{y}} rows<extra></extra>",
+    )
+
+
+def _rows(run: Runs, step: int | None) -> tuple[int | None, pd.DataFrame | None]:
+    """The step shown and its ledger rows; None where there are none."""
+    ledger = only(run).ledger
+    recorded = ledger.steps()
+    shown = recorded[1] if step is None and recorded else step
+    rows = ledger.step(shown) if shown is not None else None
+    return shown, None if rows is None or rows.empty else rows
+
+
+def _nothing(step: int | None) -> str:
+    return "no samples recorded yet" if step is None else f"step {step:,} is not in the ledger"
+
+
+def _domains(run: Runs, rows: pd.DataFrame) -> list[str]:
+    recorded = recorded_domains(grouped(run))
+    return recorded + sorted(set(rows["domain"]) - set(recorded))
+
+
+def _wrapped(text: str) -> str:
+    return "<br>".join(safe(part) for part in textwrap.wrap(text, HOVER_COLUMNS))
 
 
 def implied_mixture(run: Runs) -> go.Figure:

@@ -2,6 +2,7 @@
 
 from workbench.training.device import stamp
 from workbench.training.loop import Callback
+from workbench.training.rows import prepared_corpus
 from workbench.training.run import Run, open_run, resume, start, train
 
-__all__ = ["Callback", "Run", "open_run", "resume", "stamp", "start", "train"]
+__all__ = ["Callback", "Run", "open_run", "prepared_corpus", "resume", "stamp", "start", "train"]

@@ -92,8 +92,8 @@ def _training_lines(label: str, curves: RunCurves, index: int) -> list[Line]:
     step_S = curves.column("step")
     if not len(step_S):
         return []
-    raw = _line(label or "each step", step_S, curves.column("loss"), index, faint=True)
-    smooth = _line(label or "smoothed", step_S, curves.column("smooth"), index)
+    raw = line(label or "each step", step_S, curves.column("loss"), index, faint=True)
+    smooth = line(label or "smoothed", step_S, curves.column("smooth"), index)
     raw["marker"] = smooth["marker"] = None
     raw["dash"] = "solid"
     return [raw, smooth]
@@ -103,22 +103,22 @@ def _held_out_lines(label: str, curves: RunCurves, run: int | None) -> list[Line
     held_out = curves.held_out
     if run is None:
         return [
-            _line(domain, step_E, loss_E, index)
+            line(domain, step_E, loss_E, index)
             for index, (domain, (step_E, loss_E)) in enumerate(held_out.items())
         ]
     lines = [
-        _line(label, step_E, loss_E, run, group=domain)
+        line(label, step_E, loss_E, run, group=domain)
         for domain, (step_E, loss_E) in held_out.items()
     ]
     shared = {len(loss_E) for _, loss_E in held_out.values()}
     if len(shared) == 1:
         step_E = next(iter(held_out.values()))[0]
         mean_E = np.mean([loss_E for _, loss_E in held_out.values()], axis=0)
-        lines.insert(0, _line(label, step_E, mean_E, run, group=MEAN))
+        lines.insert(0, line(label, step_E, mean_E, run, group=MEAN))
     return lines
 
 
-def _line(
+def line(
     name: str,
     x: np.ndarray,
     y: np.ndarray,
@@ -127,6 +127,7 @@ def _line(
     faint: bool = False,
     group: str | None = None,
 ) -> Line:
+    """One line of a chart in the look of `index`; `faint` goes behind one of the same name."""
     kept = thin(x, y, LINE_POINTS)
     x, y = x[kept], y[kept]
     look = style(index)

@@ -49,11 +49,11 @@ def panel(
     if has_front_end() if live is None else live:
         return Panel(runs, title)
     for label, each in runs.items():
-        _wait(label, each)
+        wait(label, each)
     return Twin(runs, title)
 
 
-def _wait(label: str, run: Run) -> None:
+def wait(label: str, run: Run) -> None:
     """Until the run ends; a line now and then, where nobody sees the curves grow."""
     while run.live:
         run.wait(TELL_SECONDS)
@@ -67,8 +67,6 @@ class Panel:
     """The widget of one or several runs; displays itself.  `close()` takes it away."""
 
     def __init__(self, runs: Mapping[str, Run], title: str):
-        from workbench.widgets.view import View
-
         self.title = title
         self._runs = dict(runs)
         self._curves = {label: RunCurves(run.folder) for label, run in runs.items()}
@@ -77,7 +75,7 @@ class Panel:
         self._asked: str | None = None
         # Front ends deliver messages on another thread than the cells'.
         self._turn = threading.Lock()
-        self.widget = View(heading=title)
+        self.widget = self._view(title)
         self.widget.on_msg(self._on_message)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
@@ -97,6 +95,14 @@ class Panel:
     def controlled(self) -> Run | None:
         """The run that the controls act on: the first that trains in this process."""
         return next((run for run in self._runs.values() if run.live), None)
+
+    def _view(self, title: str) -> Any:
+        from workbench.widgets.view import View
+
+        return View(heading=title)
+
+    def _charts(self) -> list[dict[str, Any]]:
+        return charts(self._curves)
 
     def _on_message(self, _widget: Any, content: dict[str, Any], _buffers: Any) -> None:
         with self._turn:
@@ -156,7 +162,7 @@ class Panel:
             "over": all(s in ENDED and not self._runs[n].live for n, s in states.items()),
         }
         if have != self._revision:
-            frame["charts"] = charts(self._curves)
+            frame["charts"] = self._charts()
             frame["throughput"] = throughput(self._curves[label])
             frame["controls"] = [c.to_dict() for c in live_controls(self._curves[label].config)]
         return frame

@@ -1,4 +1,4 @@
-"""The browser's half of panel and explorer: anywidgets made of `chart.js` and one script each.
+"""The browser's half of panel, samples and explorer: anywidgets made of `chart.js` and scripts.
 
     View(heading="linupper")
     Charts(charts=[…])
@@ -19,10 +19,14 @@ import traitlets
 _STATIC = files("workbench.widgets") / "static"
 
 
+def _script(*names: str) -> str:
+    return "\n".join((_STATIC / name).read_text() for name in names)
+
+
 class View(anywidget.AnyWidget):
     """Draws the frames it is sent and asks for the next when drawn."""
 
-    _esm = "\n".join((_STATIC / name).read_text() for name in ("chart.js", "panel.js"))
+    _esm = _script("chart.js", "panel.js", "panel_entry.js")
     _css = (_STATIC / "panel.css").read_text()
     heading = traitlets.Unicode().tag(sync=True)
 
@@ -43,9 +47,20 @@ class View(anywidget.AnyWidget):
             vars(self.comm).pop("_reply_subshell_id", None)
 
 
+class SampleView(View):
+    """A `View` of one run that also shows the samples of a step.
+
+    Its messages carry `step` (None to follow the newest) and `key` (of the samples it shows), and
+    may be of the kind `read`, with the `sample` whose text is asked for.
+    """
+
+    _esm = _script("chart.js", "panel.js", "sample_plots.js", "sample_weights.js")
+    _css = _script("panel.css", "sample_weights.css")
+
+
 class Charts(anywidget.AnyWidget):
     """Charts side by side, in the panel's look, that follow the data they are given."""
 
-    _esm = "\n".join((_STATIC / name).read_text() for name in ("chart.js", "explorer.js"))
+    _esm = _script("chart.js", "explorer.js")
     _css = (_STATIC / "panel.css").read_text()
     charts = traitlets.List(traitlets.Dict()).tag(sync=True)

@@ -201,6 +201,12 @@ class Chart {
   }
 
   drawMarks() {
+    if (this.at !== undefined) {
+      const x = this.scale.x(this.at);
+      this.drawing.append(node("line", {
+        x1: x, x2: x, y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom, class: "wb-at",
+      }));
+    }
     const byStep = new Map();
     for (const { step, text } of this.data.marks) {
       byStep.set(step, [...(byStep.get(step) ?? []), text]);

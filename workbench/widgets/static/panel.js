@@ -81,14 +81,14 @@ class PanelView {
     this.tiles.rate.root.append(this.spark);
     const tiles = node("div", { class: "wb-tiles" },
       ...Object.values(this.tiles).map((each) => each.root));
-    const area = node("div", { class: "wb-charts" });
+    this.area = node("div", { class: "wb-charts" });
     this.root = node("div", {
       class: "wb-panel", role: "group", "aria-label": `Run ${this.model.get("heading")}`,
       "data-lm-suppress-shortcuts": "true",
     }, node("div", { class: "wb-head" }, heading, this.badge, this.buildButtons()),
-    this.rows, tiles, this.said, this.silence, this.notice, area, this.buildControls());
+    this.rows, tiles, this.said, this.silence, this.notice, this.area, this.buildControls());
     host.append(this.root);
-    this.charts = [new Chart(area), new Chart(area)];
+    this.charts = [new Chart(this.area), new Chart(this.area)];
   }
 
   buildButtons() {
@@ -121,9 +121,11 @@ class PanelView {
 
   // --- messages ---
 
+  wants() { return { view: this.id, have: this.have }; }
+
   next() {
     this.askedAt = performance.now();
-    this.model.send({ kind: "next", view: this.id, have: this.have });
+    this.model.send({ kind: "next", ...this.wants() });
     clearTimeout(this.timers.repeat);
     this.timers.silence ??= setTimeout(() => { this.silence.hidden = false; }, SILENCE_MS);
     // A message sent before the kernel has its subshell waits for the running cell: ask again.
@@ -133,7 +135,7 @@ class PanelView {
 
   tell(message) {
     this.toldAt = performance.now();
-    this.model.send({ ...message, view: this.id, have: this.have });
+    this.model.send({ ...message, ...this.wants() });
   }
 
   received(frame) {
@@ -278,10 +280,3 @@ class PanelView {
     this.observer.disconnect();
   }
 }
-
-export default {
-  render({ model, el }) {
-    const view = new PanelView(model, el);
-    return () => view.close();
-  },
-};
