@@ -22,7 +22,7 @@ from workbench.plots.theme import RULE, TEXT, Style, blank, dress, safe, say_not
 if TYPE_CHECKING:
     import pandas as pd
 
-BINS = 30
+MOST_BINS = 30
 HOVER_COLUMNS = 60
 
 
@@ -97,8 +97,8 @@ def histogram(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Edges (bins + 1,) and counts (K, bins) of values by the index of their domain.
 
-    Bins are `BINS` of equal width, the first from 0 with `from_zero`; non-finite values are left
-    out.
+    Bins are of equal width, about 2 √B and at most `MOST_BINS` of them, the first from 0 with
+    `from_zero`; non-finite values are left out.
     """
     finite_B = np.isfinite(values_B)
     values_B, place_B = values_B[finite_B], place_B[finite_B]
@@ -106,9 +106,10 @@ def histogram(
     low = 0.0 if from_zero else low
     # Equal weights need bins of some width around them.
     high = max(high, low + 1e-3)
-    edges = np.linspace(low, high * (1 + 1e-9), BINS + 1)
+    bins = int(np.clip(2 * np.sqrt(len(values_B)), 8, MOST_BINS))
+    edges = np.linspace(low, high * (1 + 1e-9), bins + 1)
     counts_K = [np.histogram(values_B[place_B == k], edges)[0] for k in range(domains)]
-    return edges, np.array(counts_K, dtype=int).reshape(domains, BINS)
+    return edges, np.array(counts_K, dtype=int).reshape(domains, bins)
 
 
 def places(domain_B: Iterable[str], domains: Sequence[str]) -> np.ndarray:

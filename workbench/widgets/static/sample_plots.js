@@ -1,7 +1,7 @@
 // Points and histograms of one step.  Axes are SVG in the theme's colours; the points are a canvas,
 // which stays smooth with thousands of them.
 const CLOUD_HEIGHT = 372;
-const BARS_HEIGHT = 158;
+const BARS_HEIGHT = 171;
 const REACH_PX = 16;
 const POINT_SIZE = 1.25;
 const SHRINK = 0.6;
