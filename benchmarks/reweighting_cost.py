@@ -20,8 +20,8 @@ import torch
 from benchmarks.measure import compare, record
 from benchmarks.training import config_of, load
 from workbench.config import Policy
-from workbench.training.accumulate import check_scope
-from workbench.training.state import TrainState, build_reweighter, build_state
+from workbench.training.checks import build_reweighter
+from workbench.training.state import TrainState, build_state
 from workbench.training.step import train_step
 
 OPTIONS = {
@@ -40,9 +40,7 @@ OWN_ROUNDS = 300
 
 def state_of(size: str, cache_dir: str) -> TrainState:
     config, corpus = load(size, cache_dir)
-    state = build_state(config, corpus)
-    check_scope(state)
-    return state
+    return build_state(config, corpus)
 
 
 def own_seconds(policy: Policy, rows: int) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 
 import numpy as np
@@ -146,6 +147,18 @@ def test_pause_change_resume_stop_in_the_background(training, cache_dir):
     assert again.status() == "finished" and again.summary()["steps"] == steps + 3
 
 
+def test_a_policy_object_can_be_set_and_is_replayed(training, cache_dir):
+    run = training(start, total_steps=100_000)
+    run.set(reweighter=Policy("linupper", temperature=0.7))
+    until(lambda: run.events("set"))
+    run.stop()
+    run.wait()
+    assert run.events("set")[0]["changes"] == {
+        "reweighter": {"name": "linupper", "temperature": 0.7}
+    }
+    assert open_run(run.path).config.reweighter == Policy("linupper", temperature=0.7)
+
+
 def test_controls_refuse_what_they_cannot_do(training):
     run = training(start, total_steps=100_000, reweighter="linupper")
     try:
@@ -228,13 +241,13 @@ def test_a_broken_state_is_never_checkpointed(training, monkeypatch):
     assert run.status() == "finished"
 
 
-def test_a_bad_row_stops_before_the_update_with_a_checkpoint_of_that_step(
+def test_a_bad_row_stops_before_the_update_and_resumes_from_the_checkpoint_before(
     training, monkeypatch, cache_dir, tmp_path
 ):
-    import workbench.training.accumulate as step_module
+    import workbench.training.accumulate as accumulate_module
 
     straight = training(into="straight")
-    real, calls = step_module.sample_loss, [0]
+    real, calls = accumulate_module.sample_loss, [0]
 
     def one_bad_row(*args, **kwargs):
         calls[0] += 1
@@ -243,11 +256,12 @@ def test_a_bad_row_stops_before_the_update_with_a_checkpoint_of_that_step(
         return loss_B.masked_fill(bad_B, torch.nan) if calls[0] == 18 else loss_B
 
     with monkeypatch.context() as patch:
-        patch.setattr(step_module, "sample_loss", one_bad_row)
+        patch.setattr(accumulate_module, "sample_loss", one_bad_row)
         with pytest.raises(NumericsError, match=r"step 17: the loss of 1 of 8 rows"):
             training()
     path = tmp_path / "runs" / "nano"
-    assert open_run(path).folder.checkpoints()[-1] == 17
+    assert open_run(path).folder.checkpoints() == [10]
+    assert len(open_run(path).events("step")) == 18
     assert_same_record(resume(path, cache_dir=cache_dir), straight)
 
 
@@ -279,7 +293,7 @@ def test_a_corrupt_checkpoint_names_its_checksum_and_the_older_one(training, cac
     state.write_bytes(content)
     with pytest.raises(RunError, match="checksum") as caught:
         resume(run.path, cache_dir=cache_dir, changes={"total_steps": 50})
-    assert "step=30" in caught.value.remedy
+    assert "--step 30" in caught.value.remedy
     assert resume(run.path, cache_dir=cache_dir, step=30).status() == "finished"
 
 
@@ -343,16 +357,134 @@ def test_every_config_reaches_the_record(training, nano_config):
     assert np.allclose(weight["mean"], 1, atol=1e-4)
 
 
-def test_interrupting_a_synchronous_run_leaves_it_resumable(training, cache_dir, tmp_path):
-    def interrupt():
-        raise KeyboardInterrupt
+def test_ctrl_c_ends_a_run_in_the_foreground_at_a_step_with_a_checkpoint(
+    training, cache_dir, tmp_path
+):
+    straight = training(into="straight")
+    press = StopAt(17, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        training(callbacks=[press])
+    run = open_run(tmp_path / "runs" / "nano")
+    assert run.status() == "stopped"
+    assert run.folder.checkpoints()[-1] == 18 == len(run.events("step"))
+    assert_same_record(resume(run.path, cache_dir=cache_dir), straight)
+
+
+def test_a_second_ctrl_c_interrupts_at_once_and_the_run_resumes(training, cache_dir, tmp_path):
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     straight = training(into="straight")
     with pytest.raises(KeyboardInterrupt):
-        training(callbacks=[StopAt(17, interrupt)])
+        training(callbacks=[StopAt(17, twice)])
     run = open_run(tmp_path / "runs" / "nano")
-    assert run.status() == "stopped"
+    assert run.status() == "interrupted"
     assert_same_record(resume(run.path, cache_dir=cache_dir), straight)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"mixer": {"name": "static", "mixture": {"nope": 1}}},
+        {"reweighter": Policy("linupper", target_ess=0.5)},
+    ],
+    ids=["unknown domain", "scope that cannot"],
+)
+def test_a_change_that_does_not_fit_is_refused_and_the_run_goes_on(training, nano_config, bad):
+    settings = nano_config.training.replace(total_steps=100_000, micro_batch_rows=2)
+    run = training(start, training=settings, reweighter=Policy("linupper", scope="stream"))
+    try:
+        with pytest.raises(ConfigError, match=r"unknown domain 'nope'|scope='stream'"):
+            run.set(**bad)
+        # Past the check of the caller, as two changes racing each other could get.
+        run._controls.change(bad)
+        until(lambda: run.events("warning"))
+        assert "refused" in run.events("warning")[0]["message"]
+        seen = len(run.events("step"))
+        until(lambda: len(run.events("step")) > seen)
+    finally:
+        run.stop()
+        run.wait()
+    assert run.status() == "stopped" and not run.events("set")
+
+
+def test_changes_given_on_resume_replace_those_made_later(training, cache_dir):
+    class Later:
+        def on_step(self, outcome):
+            if outcome.step == 24:
+                box[0].change({"temperature": 0.1})
+
+        def on_events(self, events):
+            pass
+
+    box = []
+    import workbench.training.run as run_module
+
+    original = run_module.Controls
+    run_module.Controls = lambda: box.append(original()) or box[-1]
+    try:
+        run = training(reweighter="linupper", callbacks=[Later()])
+    finally:
+        run_module.Controls = original
+    assert run.config.reweighter.options["temperature"] == 0.1
+    again = resume(run.path, cache_dir=cache_dir, step=30, changes={"temperature": 5.0})
+    assert again.config.reweighter.options["temperature"] == 5.0
+    once_more = resume(again.path, cache_dir=cache_dir, step=30)
+    assert once_more.config.reweighter.options["temperature"] == 0.1
+    superseded = once_more.events("resumed")[-1]["superseded"]
+    assert superseded == [{"step": 30, "changes": {"temperature": 5.0}}]
+    saved = torch.load(once_more.folder.checkpoint_path(40) / "state.pt")
+    assert saved["config"]["reweighter"]["temperature"] == 0.1
+
+
+def test_a_live_change_finds_the_policy_given_on_resume(training, cache_dir):
+    run = training(reweighter="uniform")
+    changes = {"reweighter": "linupper", "total_steps": 100_000}
+    again = resume(run.path, cache_dir=cache_dir, changes=changes, background=True)
+    try:
+        again.set(temperature=1.0)
+        until(lambda: len(again.events("set")) == 2)
+    finally:
+        again.stop()
+        again.wait()
+    assert again.config.reweighter == Policy("linupper", temperature=1.0)
+
+
+def test_a_run_that_diverged_while_finite_can_start_over(training, cache_dir, tmp_path):
+    with pytest.raises(NumericsError, match="not finite") as caught:
+        training(optimizer={"peak_lr": 1e30, "clip_norm": None, "warmup_steps": 0})
+    assert "0 starts over" in caught.value.remedy
+    path = tmp_path / "runs" / "nano"
+    again = resume(path, cache_dir=cache_dir, step=0, changes={"peak_lr": 1e-3})
+    assert again.status() == "finished" and len(again.events("step")) == 40
+
+
+def test_dropout_follows_the_seed_and_leaves_the_users_generator_alone(
+    training, nano_config, monkeypatch, cache_dir, tmp_path
+):
+    model = nano_config.model.replace(
+        overrides={**nano_config.model.overrides, "attention_dropout": 0.3}
+    )
+    torch.manual_seed(1)
+    straight = training(into="straight", model=model)
+    torch.manual_seed(2)
+    untouched = torch.get_rng_state()
+    crashed(training, monkeypatch, model=model)
+    assert torch.equal(torch.get_rng_state(), untouched)
+    assert_same_record(resume(tmp_path / "runs" / "nano", cache_dir=cache_dir), straight)
+    plain = training(into="plain")
+    assert record(plain)[0] != record(straight)[0]
+
+
+def test_epochs_are_recorded(training, nano_corpus):
+    run = training(total_steps=60)
+    epochs = run.events("step")[-1]["epochs"]
+    drawn = run.ledger.sql("select domain, count(*) as n from ledger group by domain")
+    for domain, rows in zip(nano_corpus.domains, nano_corpus.rows_K, strict=True):
+        seen = drawn[drawn.domain == domain].n.sum()
+        assert epochs[domain] == pytest.approx(seen / rows)
+    assert run.summary()["epochs"] == epochs
 
 
 def test_errors_survive_a_process_boundary():

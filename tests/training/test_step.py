@@ -8,7 +8,8 @@ import torch
 from workbench.config import Policy
 from workbench.core import IGNORE_INDEX, ConfigError
 from workbench.kernels.sample_loss import reference_sample_loss
-from workbench.training.accumulate import accumulate, check_scope
+from workbench.training.accumulate import accumulate
+from workbench.training.checks import check_fits
 from workbench.training.ranks import Ranks
 from workbench.training.state import build_state
 from workbench.training.step import NonFiniteStep, train_step
@@ -96,15 +97,13 @@ def test_norm_matched_keeps_the_direction_and_takes_the_uniform_norm(nano_config
 def test_a_scope_that_cannot_do_what_is_asked_is_refused(nano_config, nano_corpus):
     training = nano_config.training.replace(micro_batch_rows=2)
     config = nano_config.replace(training=training)
-    needs_all = build_state(
-        config.replace(reweighter=Policy("linupper", normalise="rank")), nano_corpus
-    )
+    needs_all = config.replace(reweighter=Policy("linupper", normalise="rank"))
     with pytest.raises(ConfigError, match="scope='stream'") as caught:
-        check_scope(needs_all)
+        check_fits(needs_all, nano_corpus)
     assert "scope='step'" in caught.value.remedy
-    small = build_state(config.replace(reweighter=Policy("linupper", scope="micro")), nano_corpus)
-    assert "micro-batches of 2 rows" in check_scope(small)[0]
-    assert check_scope(build_state(config, nano_corpus)) == []
+    small = config.replace(reweighter=Policy("linupper", scope="micro"))
+    assert "micro-batches of 2 rows" in check_fits(small, nano_corpus)[0]
+    assert check_fits(config, nano_corpus) == []
 
 
 def test_step_gradient_is_the_weighted_sum_of_row_gradients(nano_config, nano_corpus):

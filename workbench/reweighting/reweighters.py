@@ -172,8 +172,10 @@ class LossBased:
         if self._bounds is None:
             self._bounds = now
         else:
-            moved = BOUNDS_DECAY * self._bounds + (1 - BOUNDS_DECAY) * now
-            self._bounds = torch.where(torch.isfinite(moved), moved, self._bounds)
+            # A restored state lies on the host until it meets the losses' device here.
+            before = self._bounds.to(now.device)
+            moved = BOUNDS_DECAY * before + (1 - BOUNDS_DECAY) * now
+            self._bounds = torch.where(torch.isfinite(moved), moved, before)
 
     def diagnostics(self, step: int) -> Mapping[str, float | Tensor]:
         """The temperature of the step just weighed; none while the weights are uniform."""

@@ -168,17 +168,18 @@ class EventLog:
             os.truncate(self.path, len(whole))
             sync(self.path)
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, *, keep_changes: bool = True) -> None:
         """Drop measurements of `step` and later, and notes of checkpoints after it, in one move."""
-        kept = [item for item in self.read() if not _is_future(item, step)]
+        gone = MEASUREMENTS if keep_changes else MEASUREMENTS | {"set"}
+        kept = [item for item in self.read() if not _is_future(item, step, gone)]
         with aside_file(self.path) as temporary:
             temporary.write_bytes(b"".join(encode(item) for item in kept))
 
 
-def _is_future(item: dict[str, Any], step: int) -> bool:
+def _is_future(item: dict[str, Any], step: int, kinds: frozenset[str]) -> bool:
     if item["kind"] == "checkpoint":
         return item["step"] > step
-    return item["kind"] in MEASUREMENTS and item["step"] >= step
+    return item["kind"] in kinds and item["step"] >= step
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

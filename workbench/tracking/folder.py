@@ -186,8 +186,10 @@ class RunFolder:
         """Write one event; see `append_many`."""
         self.append_many([{"kind": kind, "step": step, **fields}])
 
-    def append_many(self, new_events: Sequence[Mapping[str, Any]]) -> None:
+    def append_many(self, new_events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Write events in one go, each with `kind`, `step` and the fields of its kind.
+
+        Returns them as written, with their time.
 
         All kinds but `step` and `held_out` are forced to disk.
 
@@ -198,6 +200,7 @@ class RunFolder:
         checked = [events.event(**item) for item in new_events]
         with self._writing(self._log.path):
             self._log.write(checked)
+        return checked
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Complete events in the order written, all or of one kind."""
@@ -271,11 +274,12 @@ class RunFolder:
             with self._writing(self.checkpoint_path(step)):
                 durable.remove_folder(self.checkpoint_path(step))
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, *, keep_changes: bool = True) -> None:
         """Make the record end where the checkpoint of `step` was taken, ready to resume there.
 
         Drops `step` and `held_out` events and ledger rows with step >= `step`, later checkpoints
-        and the summary; keeps control events, so that a `set` still to come is applied again.
+        and the summary.  Control events stay, so that a `set` still to come is applied again;
+        without `keep_changes`, `set` events of `step` and later go too.
         Killed at any moment, it can be repeated with the same result.
 
         Raises:
@@ -293,7 +297,7 @@ class RunFolder:
                 durable.remove_folder(self.checkpoint_path(later))
             (self.path / "summary.json").unlink(missing_ok=True)
             ledger.rewind(self.path / "ledger", step)
-            self._log.rewind(step)
+            self._log.rewind(step, keep_changes=keep_changes)
 
     # --- summary ---
 

@@ -12,14 +12,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from workbench.core import ConfigError, Scope, StreamingReweighter
+from workbench.core import Scope, StreamingReweighter
 from workbench.kernels import sample_loss
 from workbench.training.device import autocast
 from workbench.training.ranks import Ranks
 from workbench.training.state import TrainState
-
-FEW_ROWS = 4
-"""Micro-batches this small give weights further from the intended ones than uniform ones are."""
 
 
 def accumulate(
@@ -138,31 +135,6 @@ class _Step:
 
     def _sum_gradients(self) -> None:
         self.ranks.sum_gradients(self.state.model.parameters())
-
-
-def check_scope(state: TrainState) -> list[str]:
-    """What should be known about micro-batches and the reweighter before the first step.
-
-    Raises:
-        ConfigError: the scope cannot do what the reweighter's options ask for.
-    """
-    training, reweighter = state.config.training, state.reweighter
-    rows = training.micro_batch_rows
-    if rows is None or rows >= training.batch_rows:
-        return []
-    if reweighter.scope is Scope.STREAM and not getattr(reweighter, "streams", False):
-        raise ConfigError(
-            f"reweighter '{state.config.reweighter.name}' needs all losses of a step at once "
-            "with these options, which scope='stream' does not have",
-            remedy="set scope='step', or micro_batch_rows=None",
-        )
-    named_uniform = state.config.reweighter.name == "uniform"
-    if reweighter.scope is Scope.MICRO and rows <= FEW_ROWS and not named_uniform:
-        return [
-            f"weights are normalised within micro-batches of {rows} rows, which takes them "
-            "further from the intended ones than uniform weights are"
-        ]
-    return []
 
 
 def _gradients(state: TrainState) -> list[Tensor]:

@@ -32,13 +32,13 @@ def save(folder: RunFolder, state: TrainState, *, keep: int) -> None:
 
 
 def load(folder: RunFolder, *, content_hash: str, step: int | None = None) -> dict[str, Any] | None:
-    """The saved state of `step` (the newest when None), checked; None when there is none yet.
+    """The saved state of `step` (the newest when None), checked; None for a fresh start.
 
     Raises:
         RunError: the file does not match its checksum, or belongs to another config or corpus.
     """
     steps = folder.checkpoints()
-    if step is None and not steps:
+    if step == 0 or (step is None and not steps):
         return None
     wanted = steps[-1] if step is None else step
     if wanted not in steps:
@@ -47,13 +47,17 @@ def load(folder: RunFolder, *, content_hash: str, step: int | None = None) -> di
             remedy=f"use one of: {', '.join(map(str, steps)) or 'none'}",
         )
     path = folder.checkpoint_path(wanted)
-    expected = (path / DIGEST_FILE).read_text()
-    found = _digest(path / STATE_FILE)
+    older = [s for s in steps if s < wanted]
+    remedy = f"resume from step {older[-1] if older else 0}: --step {older[-1] if older else 0}"
+    try:
+        expected = (path / DIGEST_FILE).read_text()
+        found = _digest(path / STATE_FILE)
+    except OSError as error:
+        raise RunError(f"the checkpoint {path} is not whole: {error}", remedy=remedy) from None
     if found != expected:
-        older = [s for s in steps if s < wanted]
         raise RunError(
             f"{path / STATE_FILE} is corrupt: checksum {found[:12]} instead of {expected[:12]}",
-            remedy=f"resume with step={older[-1]}" if older else "start the run again",
+            remedy=remedy,
         )
     saved = torch.load(path / STATE_FILE, weights_only=True, map_location="cpu")
     _check_belongs(folder, saved, content_hash)

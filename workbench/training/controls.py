@@ -48,9 +48,10 @@ class Controls:
             self._asked.changes.append(changes)
             self._condition.notify_all()
 
-    @property
-    def paused(self) -> bool:
-        return self._asked.paused
+    def waiting(self) -> list[dict[str, Any]]:
+        """Changes asked for and not yet taken."""
+        with self._condition:
+            return list(self._asked.changes)
 
     def take(self) -> Asked:
         """What is asked now; the changes are handed over once."""

@@ -14,16 +14,24 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from workbench.config import RunConfig
-from workbench.core import ConfigError, NumericsError, StepOutcome, WorkbenchError
+from workbench.config import Part, RunConfig
+from workbench.core import (
+    Batch,
+    ConfigError,
+    Mixture,
+    NumericsError,
+    StepOutcome,
+    WorkbenchError,
+)
+from workbench.data import PreparedCorpus
 from workbench.evaluation import held_out_loss
 from workbench.tracking import RunFolder
 from workbench.training import checkpoint
-from workbench.training.accumulate import check_scope
+from workbench.training.checks import check_fits
 from workbench.training.controls import Controls
 from workbench.training.record import REMEDY, Recorder
-from workbench.training.state import TrainState, check_policies
-from workbench.training.step import NonFiniteStep, train_step
+from workbench.training.state import TrainState
+from workbench.training.step import NonFiniteStep, Stepped, train_step
 
 LIVE_TRAINING_FIELDS = (
     "total_steps",
@@ -70,9 +78,7 @@ class Loop:
         """Steps until done or stopped; a failure is recorded in the folder and raised again."""
         state = self.state
         try:
-            for message in check_scope(state):
-                self._emit("warning", message=message)
-                warnings.warn(message, stacklevel=2)
+            self._warn(check_fits(state.config, state.corpus))
             while True:
                 self._boundary()
                 asked_to_stop = self._obey()
@@ -87,28 +93,28 @@ class Loop:
     def _step(self) -> None:
         state, training = self.state, self.state.config.training
         began = time.perf_counter()
-        drawn_before = state.sampler.state_dict()
         mixture = state.mixer.propose(state.step)
         state.sampler.set_mixture(mixture)
         batch = state.sampler.draw(state.step)
         try:
             stepped = train_step(state, batch)
         except NonFiniteStep as error:
-            state.sampler.load_state_dict(drawn_before)
-            if state.finite():
-                self._save()
-            self.recorder.add(error.stepped, batch, mixture, time.perf_counter() - began)
+            self._record(error.stepped, batch, mixture, began)
             self._flush()
             raise
         state.mixer.observe(stepped.outcome)
         for callback in self.callbacks:
             callback.on_step(stepped.outcome)
         state.step += 1
-        self.recorder.add(stepped, batch, mixture, time.perf_counter() - began)
+        self._record(stepped, batch, mixture, began)
         if state.step % training.record_every_steps == 0:
             self._flush()
             if self.recorder.ledger_steps >= training.ledger_every_steps:
                 self.recorder.flush_ledger()
+
+    def _record(self, stepped: Stepped, batch: Batch, mixture: Mixture, began: float) -> None:
+        epochs_K = self.state.sampler.epochs_K
+        self.recorder.add(stepped, batch, mixture, epochs_K, time.perf_counter() - began)
 
     def _boundary(self) -> None:
         """Evaluate and checkpoint where they are due, in this order on a resume too."""
@@ -158,10 +164,11 @@ class Loop:
     def _obey(self) -> bool:
         """Apply changes and pauses asked for; True when asked to stop."""
         while self._replay and self._replay[0]["step"] <= self.state.step:
-            self._change(self._replay.pop(0)["changes"], record=False)
+            changes = self._replay.pop(0)["changes"]
+            self.state.change(check_change(self.state.config, changes, self.state.corpus))
         asked = self.controls.take()
         for changes in asked.changes:
-            self._change(changes, record=True)
+            self._change(changes)
         if asked.paused and not asked.stop:
             self._flush()
             self.recorder.flush_ledger()
@@ -170,23 +177,33 @@ class Loop:
                 self.controls.wait_while_paused()
                 asked = self.controls.take()
                 for changes in asked.changes:
-                    self._change(changes, record=True)
+                    self._change(changes)
             self._emit("unpaused")
         return asked.stop
 
-    def _change(self, changes: dict[str, Any], *, record: bool) -> None:
-        """Recorded before it takes effect, so that a resume replays it at the same step."""
-        config = check_change(self.state.config, changes)
-        if record:
-            self._emit("set", changes=changes)
+    def _change(self, changes: dict[str, Any]) -> None:
+        """Recorded before it takes effect, so that a resume replays it at the same step.
+
+        What does not fit is a warning: a slip of the hand must not end a run.
+        """
+        try:
+            config = check_change(self.state.config, changes, self.state.corpus)
+        except WorkbenchError as error:
+            return self._warn([f"change {changes} refused: {error}"])
+        self._emit("set", changes=_plain(changes))
         self.state.change(config)
+        self._warn(check_fits(config, self.state.corpus))
+
+    def _warn(self, messages: Iterable[str]) -> None:
+        for message in messages:
+            self._emit("warning", message=message)
+            warnings.warn(message, stacklevel=2)
 
     def _flush(self) -> None:
         self._told(self.recorder.flush())
 
     def _emit(self, kind: str, **fields: Any) -> None:
-        self.folder.append(kind, self.state.step, **fields)
-        self._told([{"kind": kind, "step": self.state.step, **fields}])
+        self._told(self.folder.append_many([{"kind": kind, "step": self.state.step, **fields}]))
 
     def _told(self, events: Sequence[dict[str, Any]]) -> None:
         if events:
@@ -204,7 +221,7 @@ class Loop:
         # A full disk fails here too; the first error is the one to show.
         with suppress(OSError, WorkbenchError):
             if isinstance(error, KeyboardInterrupt):
-                return self._emit("stopped")
+                return
             self.recorder.flush_ledger()
             known = isinstance(error, WorkbenchError)
             self._emit(
@@ -214,11 +231,20 @@ class Loop:
             )
 
 
-def check_change(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
+def _plain(changes: dict[str, Any]) -> dict[str, Any]:
+    """Changes as JSON types: a policy may be given as an object."""
+    return {
+        name: value.model_dump(mode="json") if isinstance(value, Part) else value
+        for name, value in changes.items()
+    }
+
+
+def check_change(config: RunConfig, changes: dict[str, Any], corpus: PreparedCorpus) -> RunConfig:
     """The config with `changes`, all of which a running loop can take over.
 
     Raises:
-        ConfigError: unknown name or value, or a setting that only a new run can have.
+        WorkbenchError: unknown name or value, a setting that only a new run can have, or policies
+            that do not fit the rows and the batch.
     """
     changed = config.change(**changes)
     live = {f"training.{name}" for name in LIVE_TRAINING_FIELDS}
@@ -231,7 +257,7 @@ def check_change(config: RunConfig, changes: dict[str, Any]) -> RunConfig:
             remedy="start a new run; changeable: mixer, reweighter, optimizer, "
             + ", ".join(sorted(live)),
         )
-    check_policies(changed)
+    check_fits(changed, corpus)
     return changed
 
 
@@ -249,6 +275,7 @@ def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
         "evaluate_seconds": sum(event.get("seconds", 0.0) for event in held_out),
         "tokens_per_second": tokens / busy_seconds if busy_seconds else None,
         "final_loss": steps[-1]["loss"] if steps else None,
+        "epochs": steps[-1]["epochs"] if steps else None,
         "held_out": last.get("losses"),
         "held_out_mean_nats": last.get("mean_nats"),
     }

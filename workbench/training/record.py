@@ -1,7 +1,7 @@
 """What each step showed, collected on the device and read back a few steps at a time.
 
-    recorder.add(stepped, batch, mixture, seconds)     # hot loop: appends references, no sync
-    events = recorder.flush()                          # one transfer; events and ledger rows
+    recorder.add(stepped, batch, mixture, epochs_K, seconds)     # hot loop: keeps references only
+    events = recorder.flush()                                    # one transfer for all of them
 
 Shapes: S steps waiting, B rows of a step, K domains.
 """
@@ -27,6 +27,7 @@ class _Waiting:
     stepped: Stepped
     batch: Batch
     mixture: Mixture
+    epochs_K: np.ndarray
     seconds: float
 
 
@@ -39,8 +40,15 @@ class Recorder:
         self._waiting: list[_Waiting] = []
         self._rows: list[dict[str, np.ndarray]] = []
 
-    def add(self, stepped: Stepped, batch: Batch, mixture: Mixture, seconds: float) -> None:
-        self._waiting.append(_Waiting(stepped, batch, mixture, seconds))
+    def add(
+        self,
+        stepped: Stepped,
+        batch: Batch,
+        mixture: Mixture,
+        epochs_K: np.ndarray,
+        seconds: float,
+    ) -> None:
+        self._waiting.append(_Waiting(stepped, batch, mixture, epochs_K, seconds))
 
     @property
     def ledger_steps(self) -> int:
@@ -67,7 +75,7 @@ class Recorder:
             if bad_B.any() or not np.isfinite(norm_S[i]):
                 failed = (entry, bad_B)
                 break
-        self._folder.append_many(events)
+        events = self._folder.append_many(events)
         if failed:
             raise self._non_finite(*failed)
         return events
@@ -127,8 +135,8 @@ class Recorder:
 
 
 REMEDY = (
-    "lower the learning rate and continue from the checkpoint before it with "
-    "`workbench resume {path} --set peak_lr=…`"
+    "lower the learning rate and continue from the last checkpoint with "
+    "`workbench resume {path} --set peak_lr=…`, or from an earlier one with --step (0 starts over)"
 )
 
 
@@ -157,6 +165,7 @@ def _step_event(
         "loss_min": float(loss.min(initial=np.inf)),
         "loss_max": float(loss.max(initial=-np.inf)),
         "mixture": entry.mixture.as_dict(),
+        "epochs": dict(zip(entry.mixture.domains, entry.epochs_K.tolist(), strict=True)),
         "sample_share": {},
         "weight_share": {},
         "domain_loss": {},

@@ -9,10 +9,12 @@ run = open_run("runs/a")               # read only
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +25,11 @@ from workbench.core import RunError
 from workbench.data import PreparedCorpus, default_cache_dir, prepare
 from workbench.tracking import Ledger, RunFolder
 from workbench.training import checkpoint
+from workbench.training.checks import check_fits, check_policies
 from workbench.training.controls import Controls
 from workbench.training.device import environment, keep_freed_memory, resolve
 from workbench.training.loop import Callback, Loop, check_change
-from workbench.training.state import TrainState, build_state, check_policies
+from workbench.training.state import TrainState, build_state
 
 WAIT_POLL_SECONDS = 0.2
 
@@ -39,6 +42,7 @@ class Run:
         self._thread: threading.Thread | None = None
         self._controls = Controls()
         self._config: RunConfig | None = None
+        self._corpus: PreparedCorpus | None = None
         self._error: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -52,7 +56,8 @@ class Run:
     def config(self) -> RunConfig:
         """The settings in force: those the run started with and the changes made since."""
         config = RunConfig(**self.folder.config)
-        for event in self.folder.events("set"):
+        # By step, not by time: a change replayed after a crash takes effect at its own step.
+        for event in sorted(self.folder.events("set"), key=lambda event: event["step"]):
             config = config.change(**event["changes"])
         return config
 
@@ -100,8 +105,8 @@ class Run:
             ConfigError: unknown name or value, or a setting that only a new run can have.
         """
         controls = self._live_controls()
-        assert self._config is not None
-        self._config = check_change(self._config, changes)
+        assert self._config is not None and self._corpus is not None
+        self._config = check_change(self._config, changes, self._corpus)
         controls.change(changes)
 
     def wait(self, timeout_seconds: float | None = None) -> Run:
@@ -128,13 +133,40 @@ class Run:
 
     def _train(self, work: Callable[[Controls], None], *, background: bool) -> Run:
         if not background:
-            work(self._controls)
+            with self._stopping_at_ctrl_c():
+                work(self._controls)
             return self
         self._thread = threading.Thread(
             target=self._guard, args=(work,), name=f"train {self.path.name}", daemon=True
         )
         self._thread.start()
         return self
+
+    @contextmanager
+    def _stopping_at_ctrl_c(self) -> Iterator[None]:
+        """The first Ctrl-C ends the run at the next step boundary with a checkpoint, then raises.
+
+        A second one interrupts at once; the run then resumes from its last checkpoint.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        pressed = False
+
+        def on_press(number: int, frame: Any) -> None:
+            nonlocal pressed
+            if pressed:
+                raise KeyboardInterrupt
+            pressed = True
+            self._controls.stop()
+
+        before = signal.signal(signal.SIGINT, on_press)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
 
     def _guard(self, work: Callable[[Controls], None]) -> None:
         try:
@@ -180,17 +212,18 @@ def train(
     corpus = prepare(
         config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir, progress=progress
     )
+    check_fits(config, corpus)
     state = build_state(config, corpus)
-    folder = RunFolder.create(
-        path,
-        config=config.to_dict(),
-        environment=environment(config, corpus),
-    )
-    return _launch(Run(folder), state, "started", [], callbacks, background=background)
+    stamp = environment(config, corpus)
+    run = Run(RunFolder.create(path, config=config.to_dict(), environment=stamp))
+    with ExitStack() as stack:
+        stack.enter_context(run.folder.lock())
+        begin = partial(run.folder.append, "started", 0)
+        return _launch(run, state, begin, [], callbacks, stack.pop_all(), background=background)
 
 
 def start(config: RunConfig, out_dir: str | Path, **options: Any) -> Run:
-    """`train` in a background thread; returns as soon as the first step is under way."""
+    """`train` in a background thread; returns once the rows are prepared and the thread runs."""
     return train(config, out_dir, background=True, **options)
 
 
@@ -206,8 +239,10 @@ def resume(
     """Continue a run that was stopped, failed or killed, to the bit on a CPU.
 
     Args:
-        step: which checkpoint; the newest when None.
+        step: which checkpoint; the newest when None, 0 to start over.
         changes: settings to change as it continues, as in `Run.set`.
+            With `step` or `changes`, changes made at later steps of the first try are given up,
+            and listed as `superseded` in the event `resumed`; otherwise they are made again.
     Raises:
         RunError: another process is writing the run, the checkpoint is corrupt or belongs to
             another config or corpus.
@@ -216,18 +251,30 @@ def resume(
     run = Run(folder)
     if folder.status() == "finished" and step is None and not changes:
         return run
-    config = resolve(RunConfig(**folder.config))
-    check_policies(config)
-    corpus = _prepared_before(folder, config, cache_dir)
-    saved = checkpoint.load(folder, content_hash=corpus.content_hash, step=step)
-    state = build_state(config, corpus)
-    if saved is not None:
-        state.load_state_dict(saved)
-    replay = [event for event in folder.events("set") if event["step"] >= state.step]
-    if changes:
-        check_change(state.config, changes)
-        run._controls.change(changes)
-    return _launch(run, state, "resumed", replay, callbacks, background=background)
+    # Taken here, not in the thread, so that a second writer is an error of this call, and before
+    # anything is read, because taking it repairs what a killed writer left.
+    with ExitStack() as stack:
+        stack.enter_context(folder.lock())
+        config = resolve(RunConfig(**folder.config))
+        check_policies(config)
+        corpus = _prepared_before(folder, config, cache_dir)
+        saved = checkpoint.load(folder, content_hash=corpus.content_hash, step=step)
+        state = build_state(config, corpus)
+        if saved is not None:
+            state.load_state_dict(saved)
+        later = [event for event in folder.events("set") if event["step"] >= state.step]
+        replay = [] if changes or step is not None else later
+        if changes:
+            check_change(state.config, changes, corpus)
+            run._controls.change(changes)
+
+        def begin() -> None:
+            folder.rewind(state.step, keep_changes=bool(replay))
+            superseded = [] if replay else later
+            listed = [{"step": event["step"], "changes": event["changes"]} for event in superseded]
+            folder.append("resumed", state.step, superseded=listed)
+
+        return _launch(run, state, begin, replay, callbacks, stack.pop_all(), background=background)
 
 
 def open_run(path: str | Path) -> Run:
@@ -248,26 +295,25 @@ def _prepared_before(
 def _launch(
     run: Run,
     state: TrainState,
-    how: str,
+    begin: Callable[[], None],
     replay: list[dict[str, Any]],
     callbacks: Sequence[Callback],
+    locked: ExitStack,
     *,
     background: bool,
 ) -> Run:
+    """Train under the folder's lock, which is let go when training ends."""
+    run._corpus = state.corpus
     run._config = state.config
-
-    # Taken here, not in the thread, so that a second writer is an error of this call.
-    locked = ExitStack()
-    locked.enter_context(run.folder.lock())
+    for changes in (*(event["changes"] for event in replay), *run._controls.waiting()):
+        run._config = run._config.change(**changes)
 
     def work(controls: Controls) -> None:
-        keep_freed_memory()
-        if state.config.training.threads:
-            torch.set_num_threads(state.config.training.threads)
         with locked:
-            if how == "resumed":
-                run.folder.rewind(state.step)
-            run.folder.append(how, state.step)
+            keep_freed_memory()
+            if state.config.training.threads:
+                torch.set_num_threads(state.config.training.threads)
+            begin()
             Loop(state, run.folder, controls, callbacks, replay=replay).run()
 
     return run._train(work, background=background)

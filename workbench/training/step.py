@@ -7,13 +7,14 @@ Shapes: B rows of the global batch, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from workbench.core import Batch, NumericsError, StepOutcome
+from workbench.core import Batch, NumericsError, StepOutcome, stream_seed
 from workbench.kernels import valid_rows
 from workbench.training.accumulate import accumulate
 from workbench.training.optimizer import learning_rate, set_learning_rate
@@ -46,7 +47,8 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
     valid_B = valid_rows(labels_BT)
     ranks = Ranks.here()
     own = ranks.part(len(batch))
-    loss_B, weight_B = accumulate(state, tokens_BT[own], labels_BT[own], valid_B, ranks)
+    with _own_randomness(state):
+        loss_B, weight_B = accumulate(state, tokens_BT[own], labels_BT[own], valid_B, ranks)
     outcome = StepOutcome(
         step=state.step,
         domain_B=batch.domain_B,
@@ -67,6 +69,18 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
     state.optimizer.zero_grad(set_to_none=True)
     state.reweighter.observe(loss_B, valid_B, state.step)
     return stepped
+
+
+@contextmanager
+def _own_randomness(state: TrainState) -> Iterator[None]:
+    """Dropout drawn from (seed, step), leaving the generator of the user's cells as it was."""
+    if not state.draws:
+        yield
+        return
+    device = torch.device(state.config.training.device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(stream_seed(state.config.seed, "dropout", state.step))
+        yield
 
 
 class NonFiniteStep(NumericsError):
