@@ -4,7 +4,7 @@ const CLOUD_HEIGHT = 372;
 const BARS_HEIGHT = 171;
 const REACH_PX = 16;
 const POINT_SIZE = 1.25;
-const SHRINK = 0.6;
+const SHRINK = 0.75;
 
 // A range that grows at once and shrinks only when the data leaves much of it empty, so that the
 // axes stand still while steps go by.

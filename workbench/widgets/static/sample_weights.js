@@ -1,6 +1,7 @@
 // The samples of a step: points, histograms, and the rows as text, with a slider over the steps.
 const KEPT_TEXTS = 2000;
 const READ_AGAIN_MS = 1000;
+const OWN_KEYS = /^(Arrow(Left|Right|Up|Down)|Home|End|PageUp|PageDown)$/;
 
 class SampleWeightsView extends PanelView {
   build(host) {
@@ -21,6 +22,10 @@ class SampleWeightsView extends PanelView {
     this.charts.push(this.cloud, ...this.bars);
     this.domainKeys = node("div", { class: "wb-legend" });
     this.area.before(this.form, this.buildScrub(), this.domainKeys, area, this.buildRows());
+    // The notebook takes arrow keys for itself, also those of a focused slider.
+    this.root.addEventListener("keydown", (event) => {
+      if (OWN_KEYS.test(event.key)) event.stopPropagation();
+    });
     this.themes = new MutationObserver(() => this.cloud.samples && this.cloud.paint());
     this.themes.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
   }
