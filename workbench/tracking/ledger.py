@@ -47,12 +47,17 @@ def part_name(first_step: int, last_step: int) -> str:
 
 def parts(folder: Path) -> list[tuple[int, int, Path]]:
     """First step, last step and path of each complete part, in order."""
+    return [(first, last, folder / name) for first, last, name in _spans(folder)]
+
+
+def _spans(folder: Path) -> list[tuple[int, int, str]]:
+    """`parts` with names: thousands of paths take longer to make than one step to read."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
     found = [match for name in names if (match := _PART.fullmatch(name))]
-    return sorted((int(m[1]), int(m[2]), folder / m[0]) for m in found)
+    return sorted((int(m[1]), int(m[2]), m[0]) for m in found)
 
 
 def write_part(
@@ -150,13 +155,16 @@ class Ledger:
 
     def steps(self) -> tuple[int, int] | None:
         """First and last step written so far; None while there are none."""
-        recorded = parts(self.folder)
+        recorded = _spans(self.folder)
         return (recorded[0][0], recorded[-1][1]) if recorded else None
 
     def step(self, step: int) -> pd.DataFrame:
         """The rows of one step in batch order; empty when the step is not written yet."""
-        paths = [path for first, last, path in parts(self.folder) if first <= step <= last]
-        tables = [pq.read_table(p, schema=SCHEMA, filters=[("step", "==", step)]) for p in paths]
+        names = [name for first, last, name in _spans(self.folder) if first <= step <= last]
+        tables = [
+            pq.read_table(self.folder / name, schema=SCHEMA, filters=[("step", "==", step)])
+            for name in names
+        ]
         table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         domain = SCHEMA.get_field_index("domain")
         return table.set_column(domain, "domain", table["domain"].cast(pa.string())).to_pandas()
