@@ -15,7 +15,7 @@ DOMAINS = ("clean", "noise")
 
 @pytest.fixture
 def write_run(tmp_path) -> Callable[..., RunFolder]:
-    """write_run(name, seed=…, final={domain: nats}, …) -> RunFolder."""
+    """write_run(name, seed=…, final={domain: nats}, live={step: changes}, …) -> RunFolder."""
 
     def write(
         name: str,
@@ -24,6 +24,8 @@ def write_run(tmp_path) -> Callable[..., RunFolder]:
         final: dict[str, float] | None = None,
         steps: int = 4,
         content_hash: str = "abc123",
+        prepared: str | None = None,
+        live: dict[int, dict] | None = None,
         end: str | None = "finished",
         folder: Path = tmp_path,
         **changes,
@@ -40,11 +42,14 @@ def write_run(tmp_path) -> Callable[..., RunFolder]:
                 "device": "CPU (AVX512)",
                 "content_hash": content_hash,
                 "seed": seed,
+                **({"prepared": prepared} if prepared else {}),
             },
         )
         with run.lock():
             run.append("started", 0)
             run.append_many([step_event(step, losses) for step in range(steps)])
+            for step, change in (live or {}).items():
+                run.append("set", step, changes=change)
             mean = sum(losses.values()) / len(losses)
             run.append("held_out", steps, losses=losses, mean_nats=mean)
             if end == "failed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench.batch import compare, differences, group_runs
+from workbench.batch import compare, differing_settings, group_runs
 from workbench.core import ConfigError, RunError
 
 
@@ -21,7 +21,7 @@ def six_runs(write_run):
 
 
 def test_seeds_and_names_do_not_make_a_difference_and_settings_do(six_runs):
-    assert differences(six_runs) == {"reweighter.name": ["uniform", "linupper"] * 3}
+    assert differing_settings(six_runs) == {"reweighter.name": ["uniform", "linupper"] * 3}
     groups = group_runs(six_runs)
     assert {label: len(own) for label, own in groups.items()} == {"uniform": 3, "linupper": 3}
 
@@ -39,6 +39,43 @@ def test_a_label_names_every_setting_that_differs(write_run):
 
 def test_runs_that_do_not_differ_are_called_by_name(write_run):
     assert list(group_runs([write_run("only")])) == ["only"]
+
+
+def test_repetitions_alone_share_one_label(write_run):
+    runs = [write_run(f"u{seed}", seed=seed) for seed in range(2)]
+    assert group_runs(runs) == {"uniform": runs}
+
+
+def test_settings_of_the_same_short_name_are_told_apart_by_their_part(write_run):
+    runs = [
+        write_run("a", reweighter="linupper", **{"reweighter.temperature": 0.4}),
+        write_run("b", reweighter="linupper", mixer={"name": "static", "temperature": 0.4}),
+    ]
+    assert list(group_runs(runs)) == ["reweighter.temperature=0.4", "mixer.temperature=0.4"]
+
+
+def test_a_run_changed_while_it_trained_is_no_repetition_of_one_that_was_not(write_run):
+    runs = [
+        write_run("a"),
+        write_run("b", seed=1, live={2: {"reweighter": "linupper"}, 3: {"peak_lr": 1e-4}}),
+        write_run("c", seed=2, live={2: {"reweighter": {"name": "linupper"}}}),
+    ]
+    to_linupper = "uniform, changed at step 2: reweighter=linupper"
+    labels = ["uniform", f"{to_linupper}; step 3: peak_lr=0.0001", to_linupper]
+    assert list(group_runs(runs)) == labels
+    given = group_runs({"uniform": runs})
+    assert list(given) == labels
+    assert group_runs(given) == given
+
+
+def test_a_verdict_on_a_changed_run_says_so(write_run):
+    runs = [write_run(f"u{seed}", seed=seed) for seed in range(2)]
+    runs += [
+        write_run(f"c{seed}", seed=seed, live={2: {"reweighter": "linupper"}}) for seed in range(2)
+    ]
+    verdict = compare(runs, "uniform")[0]
+    assert verdict.name == "uniform, changed at step 2: reweighter=linupper"
+    assert verdict.n == 2
 
 
 def test_a_verdict_is_paired_by_seed_and_not_by_order(six_runs):
@@ -71,11 +108,21 @@ def test_an_unknown_baseline_names_the_nearest(six_runs):
         ({"content_hash": "def456"}, "were trained on different text"),
         ({"end": "stopped"}, "is stopped, so it has no final loss"),
         ({"end": None}, "is interrupted, so it has no final loss"),
+        ({"vocab_size": 500}, "differ in tokenizer.vocab_size: 4096 and 500"),
+        ({"context_tokens": 64}, "differ in rows.context_tokens: 128 and 64"),
+        ({"held_out_fraction": 0.2}, "differ in corpus.held_out_fraction: 0.1 and 0.2"),
+        ({"held_out_rows": 8}, "differ in training.held_out_rows: 32 and 8"),
+        ({"batch_rows": 32}, "differ in training.batch_rows: 16 and 32"),
+        ({"prepared": "planted-b"}, "used different prepared rows: planted-a and planted-b"),
         ({"steps": 7}, "was last evaluated at step 4, .* at 7"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(write_run, other, message):
-    groups = {"uniform": write_run("a"), "other": write_run("b", **other)}
+    other = {"prepared": "planted-a", **other}
+    groups = {
+        "uniform": write_run("a", prepared="planted-a"),
+        "other": write_run("b", **other),
+    }
     with pytest.raises(RunError, match=message):
         compare(groups, "uniform")
 

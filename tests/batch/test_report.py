@@ -115,6 +115,23 @@ def test_runs_that_cannot_be_compared_say_why_in_place_of_a_verdict(write_run, t
     assert re.search(r"No verdict: .* were trained on different text", text)
 
 
+def test_a_live_change_stands_among_the_settings(runs, write_run, tmp_path):
+    changed = write_run("c0", live={2: {"reweighter": "linupper"}})
+    text = report([*runs, changed], tmp_path / "report.html").read_text()
+    row = "<td>changed while training</td><td></td><td></td><td>step 2: reweighter=linupper</td>"
+    assert row in text
+    assert '<th scope="col">uniform, changed at step 2: reweighter=linupper</th>' in text
+
+
+def test_a_setting_that_cannot_be_compared_leaves_the_verdicts_on_the_others(
+    runs, write_run, tmp_path
+):
+    other = write_run("q0", reweighter="quadratic", content_hash="def")
+    text = report([*runs, other], tmp_path / "report.html").read_text()
+    assert "linupper is better than uniform" in text
+    assert re.search(r"No verdict: .*q0 were trained on different text", text)
+
+
 def test_weight_figures_are_drawn_only_where_weights_differ(write_run, tmp_path):
     text = report([write_run("a")], tmp_path / "report.html").read_text()
     assert "Effective sample size" in text

@@ -1,13 +1,13 @@
 """Runs without a person in front: notebooks through papermill, comparisons, a static report."""
 
-from workbench.batch.comparison import compare, differences, group_runs
+from workbench.batch.comparison import compare, differing_settings, group_runs
 from workbench.batch.notebook import execute
 from workbench.batch.static_report import report
 from workbench.batch.study import progress_lines, train_study
 
 __all__ = [
     "compare",
-    "differences",
+    "differing_settings",
     "execute",
     "group_runs",
     "progress_lines",

@@ -7,6 +7,7 @@ for verdict in compare(groups, "uniform"):
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ Groups = dict[str, list[RunFolder]]
 
 # A repetition differs from its siblings in these alone.
 _REPETITION = {"name", "seed"}
+# Held-out losses are of the same rows, and in the same units, only where these agree; batch_rows
+# because a step with more rows has seen more text.
+_SAME_PARTS = ("corpus.", "tokenizer.", "rows.")
+_SAME_SETTINGS = ("training.held_out_rows", "training.batch_rows")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -37,8 +42,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def differences(runs: Iterable[RunFolder]) -> dict[str, list[Any]]:
-    """Settings that are not the same in all runs, one value a run; None where a run lacks it."""
+def differing_settings(runs: Iterable[RunFolder]) -> dict[str, list[Any]]:
+    """Settings that runs did not all start with, one value a run; None where a run lacks it."""
     configs = [flatten(run.config) for run in runs]
     names = dict.fromkeys(name for config in configs for name in config)
     values = {name: [config.get(name) for config in configs] for name in names}
@@ -49,23 +54,53 @@ def differences(runs: Iterable[RunFolder]) -> dict[str, list[Any]]:
     }
 
 
+def live_changes(run: RunFolder) -> list[str]:
+    """What was changed while the run trained, such as `step 50: reweighter=linupper`."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for event in sorted(run.events("set"), key=lambda event: event["step"]):
+        by_step.setdefault(event["step"], {}).update(flatten(event["changes"]))
+    return [
+        f"step {step}: "
+        + " ".join(f"{name.removesuffix('.name')}={value}" for name, value in changes.items())
+        for step, changes in by_step.items()
+    ]
+
+
 def group_runs(runs: Runs) -> Groups:
     """Runs by label: the given labels, or else the settings in which the runs differ.
 
-    Runs that differ in nothing but their seed and name are repetitions and share a label.
+    Runs that differ in nothing but their seed and name are repetitions and share a label.  A run
+    that was changed while it trained is apart: `uniform, changed at step 50: reweighter=linupper`.
     """
-    if isinstance(runs, Mapping):
-        return {
-            str(label): [_folder(run) for run in (own if isinstance(own, Sequence) else [own])]
-            for label, own in runs.items()
-        }
-    folders = [_folder(run) for run in runs]
-    differing = differences(folders)
     groups: Groups = {}
-    for i, run in enumerate(folders):
-        values = {name: row[i] for name, row in differing.items() if row[i] is not None}
-        groups.setdefault(_label(values, run), []).append(run)
+    for label, run in _labelled(runs):
+        changes = "; ".join(live_changes(run))
+        suffix = f", changed at {changes}" if changes else ""
+        groups.setdefault(label.removesuffix(suffix) + suffix, []).append(run)
     return groups
+
+
+def _labelled(runs: Runs) -> Iterator[tuple[str, RunFolder]]:
+    if isinstance(runs, Mapping):
+        for label, own in runs.items():
+            for run in own if isinstance(own, Sequence) else [own]:
+                yield str(label), _folder(run)
+        return
+    folders = [_folder(run) for run in runs]
+    differing = differing_settings(folders)
+    shown = _short_names(differing)
+    for i, run in enumerate(folders):
+        values = {shown[name]: row[i] for name, row in differing.items() if row[i] is not None}
+        yield _label(values) or _plain_label(run, alone=len(folders) == 1), run
+
+
+def _short_names(names: Iterable[str]) -> dict[str, str]:
+    """Dotted names without their part, where that leaves no two alike."""
+    short = {name: name.split(".", 1)[-1] for name in names}
+    counts = Counter(short.values())
+    # A name alone says enough: `linupper`, not `reweighter.name=linupper`.
+    keep = {name for name, own in short.items() if counts[own] > 1 or own == "name"}
+    return {name: name if name in keep else own for name, own in short.items()}
 
 
 def choose_baseline(groups: Groups, name: str | None = None) -> str:
@@ -90,8 +125,8 @@ def compare(runs: Runs, baseline: str | None = None) -> list[Verdict]:
         named `label on domain`.
     Raises:
         ConfigError: no such baseline.
-        RunError: runs that cannot be compared (another text, another length, a seed twice, never
-            evaluated), naming them.
+        RunError: runs that cannot be compared (another text, tokenizer, evaluation, batch or
+            length, a seed twice, never evaluated), naming them.
         DataError: no common seed.
     """
     groups = group_runs(runs)
@@ -111,13 +146,17 @@ def _folder(run: AnyRun) -> RunFolder:
     return run if isinstance(run, RunFolder) else run.folder
 
 
-def _label(values: dict[str, Any], run: RunFolder) -> str:
-    # A name alone says enough: `linupper`, not `reweighter.name=linupper`.
-    parts = [
-        str(value) if name.endswith(".name") else f"{name.split('.', 1)[-1]}={value}"
+def _label(values: dict[str, Any]) -> str:
+    return ", ".join(
+        str(value) if name.endswith(".name") else f"{name}={value}"
         for name, value in values.items()
-    ]
-    return ", ".join(parts) or str(run.config.get("name", "run"))
+    )
+
+
+def _plain_label(run: RunFolder, *, alone: bool) -> str:
+    """A label for what has no setting of its own to be called by."""
+    reweighter = run.config.get("reweighter") or {}
+    return str(run.config.get("name", "run") if alone else reweighter.get("name", "run"))
 
 
 def _by_seed(label: str, runs: list[RunFolder]) -> dict[int, RunFolder]:
@@ -181,11 +220,25 @@ def final_held_out(run: RunFolder) -> dict[str, Any]:
 
 
 def _check_comparable(one: RunFolder, other: RunFolder) -> None:
+    both = f"{one.path} and {other.path}"
     hashes = [run.environment.get("content_hash") for run in (one, other)]
     if hashes[0] != hashes[1]:
         raise RunError(
-            f"{one.path} and {other.path} were trained on different text",
+            f"{both} were trained on different text",
             remedy="compare runs whose corpus has the same content hash",
+        )
+    for name, values in differing_settings([one, other]).items():
+        if name.startswith(_SAME_PARTS) or name in _SAME_SETTINGS:
+            raise RunError(
+                f"{both} differ in {name}: {values[0]} and {values[1]}, "
+                "so their losses do not measure the same",
+                remedy=f"compare runs of the same {name}",
+            )
+    rows = [run.environment.get("prepared") for run in (one, other)]
+    if None not in rows and rows[0] != rows[1]:
+        raise RunError(
+            f"{both} used different prepared rows: {rows[0]} and {rows[1]}",
+            remedy="train both again from one preparation",
         )
     steps = [final_held_out(run)["step"] for run in (one, other)]
     if steps[0] != steps[1]:

@@ -16,9 +16,10 @@ from workbench.batch.comparison import (
     Groups,
     choose_baseline,
     compare,
-    differences,
+    differing_settings,
     flatten,
     group_runs,
+    live_changes,
 )
 from workbench.batch.notebook import Progress
 from workbench.core import RunError, WorkbenchError
@@ -109,19 +110,35 @@ def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) ->
     if given is None:
         if len(groups) < 2:
             return [page.paragraph("One setting only: nothing to compare it to.")]
-        try:
-            given = compare(groups, baseline)
-        except WorkbenchError as error:
-            return [page.paragraph(f"No verdict: {error}")]
+        given, refusals = _compare_each(groups, baseline)
+    else:
+        refusals = []
+    refused = [page.paragraph(f"No verdict: {refusal}") for refusal in refusals]
+    if not given:
+        return refused
     sentences = [page.finding(f"{v}.", v.outcome) for v in given if " on " not in v.name]
     caption = "Final held-out loss, treatment minus baseline, paired by seed"
     note = "Each row has its own interval: of many rows, some leave out zero by chance."
     return [
         *sentences,
+        *refused,
         page.figure(plots.verdicts(given), name="verdicts", caption=caption),
         page.table([_verdict_row(verdict) for verdict in given], caption="The same in numbers"),
         page.paragraph(note, quiet=True),
     ]
+
+
+def _compare_each(groups: Groups, baseline: str) -> tuple[list[Verdict], list[str]]:
+    """Verdicts of all labels that can be compared to the baseline, and why others cannot."""
+    verdicts, refusals = [], {}
+    for label in groups:
+        if label == baseline:
+            continue
+        try:
+            verdicts += compare({name: groups[name] for name in (baseline, label)}, baseline)
+        except WorkbenchError as error:
+            refusals[str(error)] = None
+    return verdicts, list(refusals)
 
 
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:
@@ -161,14 +178,17 @@ def _run_row(label: str, run: RunFolder) -> dict[str, Any]:
 def _settings(groups: Groups) -> list[str]:
     labels = [label for label, own in groups.items() for _ in own]
     everyone = [run for own in groups.values() for run in own]
-    differing = differences(everyone)
+    differing = differing_settings(everyone)
     rows = []
     for name, values in differing.items():
         by_label = {label: [] for label in groups}
         for label, value in zip(labels, values, strict=True):
             if value not in by_label[label]:
                 by_label[label].append(value)
-        rows.append({"name": name, **{label: own for label, own in by_label.items()}})
+        rows.append({"name": name, **by_label})
+    changed = {label: live_changes(own[0]) for label, own in groups.items()}
+    if any(changed.values()):
+        rows.append({"name": "changed while training", **changed})
     shared = [
         {"name": name, "value": value}
         for name, value in flatten(everyone[0].config).items()
