@@ -185,7 +185,9 @@ def test_a_bad_line_of_json_is_skipped_and_named(tmp_path):
 
 def test_only_unreadable_files_is_an_error_with_an_example(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe" * 99)
-    with pytest.raises(DataError, match=r"yields no text \(1 files skipped, such as: .*a\.txt"):
+    with pytest.raises(
+        DataError, match=r"yields no text \(1 files or records skipped, such as: .*a\.txt"
+    ):
         prepare(CorpusConfig(name=str(tmp_path)), TOKENIZER, ROWS, cache_dir=tmp_path / "cache")
 
 

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import codecs
 import glob
-import gzip
 import hashlib
-import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
 from workbench.config import CorpusConfig
 from workbench.core import DataError
+from workbench.data import records
 from workbench.data.sources import Document, Intake
 
 TEXT_SUFFIXES = frozenset(
@@ -89,8 +87,8 @@ TEXT_SUFFIXES = frozenset(
         ".vtt",
     )
 )
-RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
-PARQUET_BATCH_ROWS = 256
+FINGERPRINT = "files 2"
+"""Changes when the same files give other documents than with an earlier version."""
 
 
 def is_path(name: str) -> bool:
@@ -120,36 +118,6 @@ def decode_text(data: bytes, limit_bytes: int | None) -> str:
         raise ValueError(f"is not UTF-8 (byte {error.start})") from None
 
 
-def field(record: dict[str, Any], column: str, origin: str) -> Any:
-    """The value at a dotted column, such as `meta.redpajama_set_name`.
-
-    Raises:
-        DataError: naming the fields that are there.
-    """
-    value: Any = record
-    for part in column.split("."):
-        if not isinstance(value, dict) or part not in value:
-            there = ", ".join(sorted(value)) if isinstance(value, dict) else "no nested fields"
-            raise DataError(
-                f"{origin} has no field '{column}'",
-                remedy=f"set text_column or domain_column to one of: {there}",
-            )
-        value = value[part]
-    return value
-
-
-def record_document(
-    record: dict[str, Any], config: CorpusConfig, folder: str, origin: str, intake: Intake
-) -> Document | None:
-    """The document of one record, or None when it is skipped and counted."""
-    domain = field(record, config.domain_column, origin) if config.domain_column else folder
-    text = field(record, config.text_column, origin)
-    if domain is None or not isinstance(text, str):
-        intake.skip(folder, origin, "has no text or no domain")
-        return None
-    return Document(text, str(domain), origin)
-
-
 class FilesSource:
     """Documents of local files, listed once and read one at a time."""
 
@@ -162,25 +130,23 @@ class FilesSource:
 
     def fingerprint(self) -> str:
         states = [(rel, p.stat().st_size, p.stat().st_mtime_ns) for _, rel, p in self._files]
-        return json.dumps(sorted(states))
+        return json.dumps([FINGERPRINT, *sorted(states)])
 
     def documents(self, intake: Intake) -> Iterator[Document]:
         for domain, _, path in self._files:
             if self.domains and domain in intake.full:
                 continue
-            kind = _kind(path)
-            if kind == "text":
-                yield from _text_file(path, domain, intake)
-            elif kind == "parquet":
-                yield from _parquet_file(path, domain, intake)
-            else:
-                yield from _json_lines(path, domain, intake)
+            read = _text_file if _kind(path) == "text" else records.read_records
+            yield from read(path, domain, intake)
 
     def _list(self) -> list[tuple[str, str, Path]]:
         """(domain, relative path, path) of every usable file, in reading order."""
         root, candidates = _candidates(self.config.name)
         found, ignored, seen = [], Counter(), set()
         for path in candidates:
+            if not path.is_file():
+                ignored["broken link or device"] += 1
+                continue
             if _kind(path) is None:
                 ignored[path.suffix or "no suffix"] += 1
                 continue
@@ -231,10 +197,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _kind(path: Path) -> str | None:
-    name = path.name.lower()
-    if name.endswith(".parquet"):
-        return "parquet"
-    if name.endswith(RECORD_SUFFIXES):
+    if path.name.lower().endswith(records.SUFFIXES):
         return "records"
     return "text" if path.suffix.lower() in TEXT_SUFFIXES else None
 
@@ -246,56 +209,8 @@ def _text_file(path: Path, domain: str, intake: Intake) -> Iterator[Document]:
             data = file.read(-1 if limit is None else limit + 1)
         text = decode_text(data, limit)
     except (OSError, ValueError) as error:
-        intake.skip(domain, str(path), str(error))
+        intake.skip(domain, str(path), str(error), whole_file=True)
         return
     if limit is not None and len(data) > limit:
         intake.cut[domain] += 1
     yield Document(text, domain, str(path))
-
-
-def _open_lines(path: Path) -> BinaryIO:
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        import zstandard
-
-        stream = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True)
-        return cast(BinaryIO, io.BufferedReader(cast(Any, stream)))
-    return path.open("rb")
-
-
-def _json_lines(path: Path, domain: str, intake: Intake) -> Iterator[Document]:
-    with _open_lines(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            origin = f"{path}:{number}"
-            try:
-                record = json.loads(line)
-            except ValueError:
-                intake.skip(domain, origin, "is not a JSON object in UTF-8")
-                continue
-            document = record_document(record, intake.config, domain, origin, intake)
-            if document is not None:
-                yield document
-
-
-def _parquet_file(path: Path, domain: str, intake: Intake) -> Iterator[Document]:
-    import pyarrow
-    import pyarrow.parquet
-
-    config = intake.config
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        intake.skip(domain, str(path), f"is not a parquet file ({error})")
-        return
-    wanted = {c.split(".")[0] for c in (config.text_column, config.domain_column) if c}
-    columns = [name for name in file.schema_arrow.names if name in wanted]
-    row = 0
-    for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=columns or None):
-        for record in batch.to_pylist():
-            document = record_document(record, intake.config, domain, f"{path}:{row}", intake)
-            row += 1
-            if document is not None:
-                yield document

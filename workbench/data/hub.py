@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from workbench.config import CorpusConfig
 from workbench.core import DataError
-from workbench.data.files import record_document
+from workbench.data.records import documents_of
 from workbench.data.sources import Document, Intake
 
 
@@ -35,14 +36,14 @@ class HubSource:
         return json.dumps([config.name, config.subset, config.split])
 
     def documents(self, intake: Intake) -> Iterator[Document]:
+        yield from documents_of(self._records(), self.config, self._folder, intake)
+
+    def _records(self) -> Iterator[tuple[str, Any]]:
         records = self._load()
         try:
             for number, record in enumerate(records):
-                origin = f"{self.config.name}/{self.config.split}:{number}"
-                document = record_document(dict(record), self.config, self._folder, origin, intake)
-                if document is not None:
-                    yield document
-        except (OSError, RuntimeError) as error:
+                yield f"{self.config.name}/{self.config.split}:{number}", dict(record)
+        except Exception as error:  # the same kinds as on loading, and pyarrow's
             raise self._unreadable(error) from None
 
     def _load(self):

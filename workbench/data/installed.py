@@ -200,7 +200,7 @@ def _read(candidate: _Candidate, intake: Intake) -> Iterator[Document]:
         with path.open("rb") as file:
             text = decode_text(file.read(-1 if limit is None else limit + 1), limit)
     except (OSError, ValueError) as error:
-        intake.skip(domain, str(path), str(error))
+        intake.skip(domain, str(path), str(error), whole_file=True)
         return
     if domain == "api_prose":
         text = _docstrings(text)

@@ -315,8 +315,8 @@ class Preparation:
             first = f", such as: {intake.skip_examples[0]}" if intake.skip_examples else ""
             raise DataError(
                 f"corpus '{self.corpus.name}' yields no text "
-                f"({intake.skipped.total()} files skipped{first})",
-                remedy="give text in UTF-8",
+                f"({intake.skipped.total()} files or records skipped{first})",
+                remedy="give whole files of UTF-8 text, or name the column that holds text",
             )
 
     def _require_rows(self, entries: list[dict[str, Any]]) -> None:

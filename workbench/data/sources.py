@@ -22,7 +22,8 @@ from workbench.core import DataError, nearest, unknown_name
 PATIENCE_DOCUMENTS = 20_000
 """Documents in a row that no domain wants before the rest of a stream is left unread."""
 
-MAX_SKIP_EXAMPLES = 20
+MAX_SKIP_EXAMPLES = 5
+"""Skips named per domain; all are counted."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Intake:
         self.bytes: Counter[str] = Counter()
         self.cut: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
-        self.skip_examples: list[str] = []
+        self.examples: dict[str, list[str]] = {}
+        self._files_named: Counter[str] = Counter()
         self._refused_in_a_row = 0
 
     @property
@@ -82,8 +84,13 @@ class Intake:
         kilobytes = self.config.max_document_kb
         return None if kilobytes is None else int(kilobytes * 1e3)
 
-    def skip(self, domain: str, origin: str, why: str) -> None:
-        """Count an unreadable file or record.
+    @property
+    def skip_examples(self) -> list[str]:
+        """The first skips of each domain, files before records."""
+        return [example for examples in self.examples.values() for example in examples]
+
+    def skip(self, domain: str, origin: str, why: str, *, whole_file: bool = False) -> None:
+        """Count an unreadable record, or a file (the rest of it): those are named first.
 
         Raises:
             DataError: the config is `strict`.
@@ -93,8 +100,11 @@ class Intake:
                 f"{origin} {why}", remedy="repair or remove it, or set strict=False to skip it"
             )
         self.skipped[domain] += 1
-        if len(self.skip_examples) < MAX_SKIP_EXAMPLES:
-            self.skip_examples.append(f"{origin} {why}")
+        examples = self.examples.setdefault(domain, [])
+        place = self._files_named[domain] if whole_file else len(examples)
+        examples.insert(place, f"{origin} {why}")
+        self._files_named[domain] += whole_file
+        del examples[MAX_SKIP_EXAMPLES:]
 
     def take(self, source: Source) -> Iterator[Document]:
         """The documents of `source` that fit the limits, until none can be wanted any more."""
