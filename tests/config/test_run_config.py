@@ -35,6 +35,21 @@ def test_a_wrong_setting_is_named_at_once(build, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "..", "../esc", "a/b", "/tmp", "a\\b", "a\nb", "a\n", "x\0", "x" * 201]
+)
+def test_a_name_that_leaves_the_folder_of_runs_is_refused(name):
+    for build in (lambda: RunConfig(name=name), lambda: RunConfig().change(name=name)):
+        with pytest.raises(ConfigError, match=r"RunConfig.name = .* — give 1 to 200") as caught:
+            build()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["run", "linupper_seed0", "a b", ".hidden", "v1.2", "größe"])
+def test_a_name_of_one_folder_is_taken(name):
+    assert RunConfig(name=name).name == name
+
+
 def test_an_unknown_policy_names_the_nearest():
     policy = RunConfig(reweighter="linuper").reweighter
     with pytest.raises(ConfigError, match=r"unknown reweighter 'linuper' — did you mean 'linupp"):

@@ -7,6 +7,7 @@ config.change(temperature=1.0, peak_lr=3e-4)      # a new RunConfig; short names
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,6 +16,8 @@ from pydantic import Field, field_validator, model_serializer, model_validator
 from workbench.config.part import Part
 from workbench.core import MIXERS, REWEIGHTERS, SELECTORS, ConfigError, unknown_name
 
+# Stays inside the folder of runs; file systems take names up to 255 bytes.
+_FOLDER_NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,200}")
 POLICY_SLOTS = {"selector": SELECTORS, "mixer": MIXERS, "reweighter": REWEIGHTERS}
 
 
@@ -133,6 +136,7 @@ class RunConfig(Part):
     """One run: text, rows, model, optimiser, loop, and the three policies."""
 
     name: str = "run"
+    """Also the name of the run's folder."""
     seed: int = Field(default=0, ge=0)
     corpus: CorpusConfig = CorpusConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -147,6 +151,16 @@ class RunConfig(Part):
     if TYPE_CHECKING:
         # Parts are also taken as names and mappings, which the field types do not say.
         def __init__(self, **fields: Any) -> None: ...
+
+    @field_validator("name")
+    @classmethod
+    def _name_of_one_folder(cls, name: str) -> str:
+        if name in (".", "..") or not name.strip() or not _FOLDER_NAME.fullmatch(name):
+            raise ConfigError(
+                f"RunConfig.name = {name!r} cannot be the name of the run's folder",
+                remedy="give 1 to 200 characters without / and \\ that are not '.' or '..'",
+            )
+        return name
 
     @field_validator("corpus", mode="before")
     @classmethod
