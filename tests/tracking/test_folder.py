@@ -32,8 +32,11 @@ def test_open_refuses_what_is_no_run(tmp_path):
             RunFolder.open(path)
 
 
-def test_a_damaged_config_is_named(folder):
-    (folder.path / "config.json").write_text('{"config": {')
+@pytest.mark.parametrize(
+    "content", ['{"config": {', "[]", "3", "{}", '{"config": null, "environment": {}}', "\ud800"]
+)
+def test_a_damaged_config_is_named(folder, content):
+    (folder.path / "config.json").write_bytes(content.encode(errors="surrogatepass"))
     with pytest.raises(RunError, match=r"config\.json"):
         RunFolder.open(folder.path)
 
@@ -42,6 +45,18 @@ def test_find_runs_skips_exported_models(recorded, tmp_path):
     (recorded.checkpoint_path(60) / "config.json").write_text("{}")
     other = RunFolder.create(tmp_path / "a" / "b", config={}, environment={})
     assert [run.path for run in find_runs(tmp_path)] == [other.path, recorded.path]
+
+
+def test_one_broken_run_does_not_hide_the_others(recorded, tmp_path):
+    broken = RunFolder.create(tmp_path / "broken", config={}, environment={})
+    (broken.path / "config.json").write_text('{"config": {')
+    told = []
+    found = find_runs(tmp_path, unreadable=lambda path, error: told.append((path, error.problem)))
+    assert [run.path for run in found] == [recorded.path]
+    [(path, problem)] = told
+    assert path == broken.path and "cannot read" in problem
+    with pytest.raises(RunError, match="broken"):
+        find_runs(tmp_path)
 
 
 def test_a_second_writer_is_refused_and_told_the_process(folder):

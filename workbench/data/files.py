@@ -22,6 +22,7 @@ from pathlib import Path
 from workbench.config import CorpusConfig
 from workbench.core import DataError
 from workbench.data import records
+from workbench.data.hub import is_repository_name
 from workbench.data.sources import Document, Intake
 
 TEXT_SUFFIXES = frozenset(
@@ -92,10 +93,10 @@ FINGERPRINT = "files 2"
 
 
 def is_path(name: str) -> bool:
-    """Whether a corpus name means files here rather than a dataset to be fetched."""
-    if name.startswith(("/", "./", "../", "~", ".")) or glob.has_magic(name):
+    """Whether a corpus name means files, there or not, rather than a dataset to be fetched."""
+    if not is_repository_name(name.partition("@")[0]) or glob.has_magic(name):
         return True
-    return Path(name).exists() or name.count("/") > 1 or _kind(Path(name)) is not None
+    return Path(name).exists() or _kind(Path(name)) is not None
 
 
 def order_key(seed: int, relative: str) -> bytes:
@@ -185,8 +186,9 @@ def _candidates(name: str) -> tuple[Path, list[Path]]:
     if path.is_dir():
         return path, sorted(_walk(path))
     raise DataError(
-        f"corpus folder '{name}' does not exist",
-        remedy="create it as <domain>/*.txt, or use name='installed' or name='planted'",
+        f"corpus '{name}' does not exist",
+        remedy=f"no such file or folder exists here ({Path.cwd()}): check the path, or create it "
+        "as <domain>/*.txt",
     )
 
 

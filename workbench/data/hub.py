@@ -4,18 +4,68 @@
     CorpusConfig(name="owner/name@revision")
 
 A dataset is fetched again only when the settings change; pin a revision for exact repetition.
+The hub is asked once for a name before its own clients are, which retry for a minute.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from workbench.config import CorpusConfig
 from workbench.core import DataError
 from workbench.data.records import documents_of
 from workbench.data.sources import Document, Intake
+
+ANSWER_SECONDS = 10.0
+_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
+
+
+def is_repository_name(name: str) -> bool:
+    """Whether `name` or `owner/name` keeps the hub's rules, so that it may be asked for there."""
+    forbidden = name.endswith(("-", ".")) or "--" in name or ".." in name or len(name) > 96
+    return _NAME.fullmatch(name) is not None and not forbidden
+
+
+def answers(kind: str, name: str, revision: str | None = None) -> bool:
+    """Whether the hub answers, with one request; False without network, or in offline mode.
+
+    Args:
+        kind: "dataset" or "model".
+    Raises:
+        Exception: that of `huggingface_hub` for an unknown, private or malformed name.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    ask = HfApi().dataset_info if kind == "dataset" else HfApi().model_info
+    try:
+        ask(name, revision=revision, timeout=ANSWER_SECONDS)
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status < 500 and status not in (408, 429):
+            raise
+    except HFValidationError:
+        raise
+    except Exception:  # those of the HTTP client, whose package has changed, and of offline mode
+        return False
+    return True
+
+
+def reason_of(error: Exception) -> str:
+    """Why the hub or its clients failed, in one line."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "it is gated: ask for access on its page, then log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub knows no such name, or it is private and needs `hf auth login`"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 class HubSource:
@@ -47,6 +97,7 @@ class HubSource:
             raise self._unreadable(error) from None
 
     def _load(self):
+        self._require_answer()
         import datasets
 
         config = self.config
@@ -61,10 +112,26 @@ class HubSource:
         except Exception as error:  # datasets raises its own, fsspec's, httpx's and builtin errors
             raise self._unreadable(error) from None
 
-    def _unreadable(self, error: Exception) -> DataError:
-        reason = str(error).strip().splitlines()
+    def _require_answer(self) -> None:
+        if Path(self.name).exists():
+            return
+        try:
+            there = answers("dataset", self.name, self.revision or None)
+        except Exception as error:  # every kind of refusal that `huggingface_hub` has
+            raise self._unreadable(error) from None
+        # Without network, a dataset that was downloaded before can still be read from its cache.
+        if not there and self.config.streaming:
+            raise self._refusal("the hub does not answer")
+
+    def _unreadable(self, error: Exception) -> Exception:
+        for cause in (error, error.__cause__):
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+                return cause
+        return self._refusal(reason_of(error))
+
+    def _refusal(self, reason: str) -> DataError:
         return DataError(
-            f"corpus '{self.config.name}' is no built-in, catalogue name or path, and as a dataset "
-            f"it cannot be read: {type(error).__name__}: {reason[0] if reason else ''}",
+            f"corpus '{self.config.name}' is no built-in or catalogue name, no such file or folder "
+            f"exists here, and as a dataset it cannot be read: {reason}",
             remedy="check the name, subset and split, and the network; or name a local folder",
         )

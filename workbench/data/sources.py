@@ -10,17 +10,20 @@ preparation can replay it.  The intake applies the limits and counts what was le
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from workbench.config import CorpusConfig
-from workbench.core import DataError, nearest, unknown_name
+from workbench.core import DataError
 
 PATIENCE_DOCUMENTS = 20_000
 """Documents in a row that no domain wants before the rest of a stream is left unread."""
+
+NEAR = 0.8
+"""Likeness from which an unknown name is a catalogue name misspelt; `texts` is none."""
 
 MAX_SKIP_EXAMPLES = 5
 """Skips named per domain; all are counted."""
@@ -157,8 +160,10 @@ def open_source(config: CorpusConfig) -> Source:
         return hub.HubSource(catalogue.resolve(config))
     if files.is_path(config.name):
         return files.FilesSource(config)
-    guess = nearest(config.name, catalogue.entries())
-    if guess and "/" not in config.name and not Path(config.name).exists():
-        problem, remedy = unknown_name("corpus", config.name, catalogue.entries())
-        raise DataError(problem, remedy=remedy)
+    near = difflib.get_close_matches(config.name.lower(), catalogue.entries(), 1, NEAR)
+    if near and "/" not in config.name:
+        raise DataError(
+            f"unknown corpus '{config.name}'",
+            remedy=f"did you mean '{near[0]}'? no such file or folder exists here",
+        )
     return hub.HubSource(config)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from workbench.core import DataError
+from workbench.data.hub import answers, is_repository_name, reason_of
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -129,18 +130,27 @@ def pretrained(name: str) -> PretrainedTokenizer:
     Raises:
         DataError: it cannot be loaded, or has no end-of-sequence token.
     """
-    from transformers import AutoTokenizer
-
     folder = Path(name).expanduser()
+    here = folder.exists()
+    if not here and not is_repository_name(name):
+        raise _unloadable(name, "no such folder exists here")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder) if folder.exists() else name)
+        from_files = here or not answers("model", name)
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder) if here else name, local_files_only=from_files
+        )
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and others
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"tokenizer '{name}' cannot be loaded: {reason}",
-            remedy="use name='bpe', a folder with tokenizer.json, or check name and network",
-        ) from None
+        raise _unloadable(name, reason_of(error)) from None
     return PretrainedTokenizer(tokenizer, name)
+
+
+def _unloadable(name: str, reason: str) -> DataError:
+    return DataError(
+        f"tokenizer '{name}' cannot be loaded: {reason}",
+        remedy="use name='bpe', a folder with tokenizer.json, or check name and network",
+    )
 
 
 def load_tokenizer(folder: Path) -> TextTokenizer:

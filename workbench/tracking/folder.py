@@ -15,7 +15,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -91,8 +91,8 @@ class RunFolder:
             raise RunError(f"{path} is not a run", remedy="give a folder that has a config.json")
         try:
             content = encoding.decode((path / "config.json").read_bytes())
-            return cls(path, content["config"], content["environment"])
-        except (OSError, ValueError, KeyError) as error:
+            return cls(path, dict(content["config"]), dict(content["environment"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"cannot read {path / 'config.json'}: {error}",
                 remedy="restore it from another run of the same settings",
@@ -315,8 +315,24 @@ class RunFolder:
             return None
 
 
-def find_runs(root: str | Path) -> list[RunFolder]:
-    """All runs at or below a folder, by path."""
+def find_runs(
+    root: str | Path, *, unreadable: Callable[[Path, RunError], Any] | None = None
+) -> list[RunFolder]:
+    """All runs at or below a folder, by path.
+
+    Args:
+        unreadable: told the path and the reason of a run that cannot be opened, which is then left
+            out of the result.
+    Raises:
+        RunError: a run cannot be opened and there is no `unreadable` to tell.
+    """
     configs = Path(root).rglob("config.json")
-    found = sorted(path.parent for path in configs if RunFolder.holds_run(path.parent))
-    return [RunFolder.open(path) for path in found]
+    runs = []
+    for path in sorted(path.parent for path in configs if RunFolder.holds_run(path.parent)):
+        try:
+            runs.append(RunFolder.open(path))
+        except RunError as error:
+            if unreadable is None:
+                raise
+            unreadable(path, error)
+    return runs
