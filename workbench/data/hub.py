@@ -131,7 +131,7 @@ class HubSource:
 
     def _refusal(self, reason: str) -> DataError:
         return DataError(
-            f"corpus '{self.config.name}' is no built-in or catalogue name, no such file or folder "
-            f"exists here, and as a dataset it cannot be read: {reason}",
+            f"corpus '{self.config.name}' is no file or folder here, and as a dataset it cannot be "
+            f"read: {reason}",
             remedy="check the name, subset and split, and the network; or name a local folder",
         )
