@@ -3,23 +3,23 @@
 import numpy as np
 import pytest
 
-from workbench.core import MIXERS, ConfigError, Domains
+from workbench.core import MIXERS, ConfigError, MixingTask
 from workbench.mixing import Static
 
-DOMAINS = Domains(("code", "prose", "noise"), np.array([100, 300, 600]))
+TASK = MixingTask(("code", "prose", "noise"), np.array([100, 300, 600]))
 
 
 def test_uniform_gives_every_domain_the_same():
-    assert Static(DOMAINS).propose(0).probability_K.tolist() == pytest.approx([1 / 3] * 3)
+    assert Static(TASK).propose(0).probability_K.tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_natural_follows_the_training_rows():
-    mixture = Static(DOMAINS, mixture="natural").propose(5)
+    mixture = Static(TASK, mixture="natural").propose(5)
     assert mixture.probability_K.tolist() == pytest.approx([0.1, 0.3, 0.6])
 
 
 def test_given_numbers_are_scaled_and_missing_domains_get_nothing():
-    mixture = Static(DOMAINS, mixture={"prose": 3, "code": 1}).propose(0)
+    mixture = Static(TASK, mixture={"prose": 3, "code": 1}).propose(0)
     assert mixture.as_dict() == pytest.approx({"code": 0.25, "prose": 0.75, "noise": 0.0})
 
 
@@ -35,7 +35,7 @@ def test_given_numbers_are_scaled_and_missing_domains_get_nothing():
 )
 def test_an_impossible_mixture_is_refused_with_a_remedy(mixture, says):
     with pytest.raises(ConfigError, match=says):
-        MIXERS.build("static", DOMAINS, mixture=mixture)
+        MIXERS.build("static", TASK, mixture=mixture)
 
 
 SLIMPAJAMA = (
@@ -54,8 +54,8 @@ SLIMPAJAMA = (
     [("slimpajama-doge", 0.088, 0.269), ("slimpajama-doremi", 0.04235, 0.381)],
 )
 def test_published_vectors_follow_the_domains_of_the_corpus(name, arxiv, cc):
-    domains = Domains(SLIMPAJAMA, np.full(7, 100))
-    shares = Static(domains, mixture=name).propose(0).as_dict()
+    task = MixingTask(SLIMPAJAMA, np.full(7, 100))
+    shares = Static(task, mixture=name).propose(0).as_dict()
     assert shares["RedPajamaArXiv"] == pytest.approx(arxiv, abs=1e-4)
     assert shares["RedPajamaCommonCrawl"] == pytest.approx(cc, abs=1e-4)
     assert sum(shares.values()) == pytest.approx(1)
@@ -63,4 +63,4 @@ def test_published_vectors_follow_the_domains_of_the_corpus(name, arxiv, cc):
 
 def test_a_published_vector_for_other_domains_is_refused():
     with pytest.raises(ConfigError, match="does not fit this corpus"):
-        Static(DOMAINS, mixture="slimpajama-doge")
+        Static(TASK, mixture="slimpajama-doge")

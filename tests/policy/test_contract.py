@@ -12,13 +12,13 @@ from workbench.core import (
     MIXERS,
     REWEIGHTERS,
     ConfigError,
-    Domains,
     Mixer,
+    MixingTask,
     Reweighter,
     StepOutcome,
 )
 
-DOMAINS = Domains(("a", "b", "c", "empty"), np.array([400, 300, 200, 100]))
+TASK = MixingTask(("a", "b", "c", "empty"), np.array([400, 300, 200, 100]))
 
 
 def losses(seed: int, rows: int = 16) -> torch.Tensor:
@@ -89,11 +89,11 @@ def test_reweighter_continues_from_its_state(name):
 
 @mixers
 def test_mixture_is_valid_and_tolerates_a_domain_without_samples(name):
-    mixer = MIXERS.build(name, DOMAINS)
+    mixer = MIXERS.build(name, TASK)
     assert isinstance(mixer, Mixer)
     for step in range(20):
         mixture = mixer.propose(step)
-        assert mixture.domains == DOMAINS.names
+        assert mixture.domains == TASK.names
         assert mixture.probability_K.sum() == pytest.approx(1)
         assert (mixture.probability_K >= 0).all()
         mixer.observe(outcome(step))
@@ -101,7 +101,7 @@ def test_mixture_is_valid_and_tolerates_a_domain_without_samples(name):
 
 @mixers
 def test_mixer_is_deterministic_and_continues_from_its_state(name):
-    first, second = MIXERS.build(name, DOMAINS), MIXERS.build(name, DOMAINS)
+    first, second = MIXERS.build(name, TASK), MIXERS.build(name, TASK)
     for step in range(5):
         first.propose(step)
         first.observe(outcome(step))

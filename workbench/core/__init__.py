@@ -17,19 +17,23 @@ from workbench.core.protocols import (
     Selector,
     Stateful,
     StreamingReweighter,
+    TrackingMixer,
 )
 from workbench.core.random import RandomStreams, stream_seed
 from workbench.core.registry import MIXERS, REWEIGHTERS, SELECTORS, Registry
 from workbench.core.types import (
     IGNORE_INDEX,
     Batch,
-    Domains,
+    DomainGradients,
+    MixingTask,
     Mixture,
     Pool,
     Scope,
     Selection,
     Signal,
     StepOutcome,
+    TrackedNorms,
+    Tracking,
 )
 
 __all__ = [
@@ -40,8 +44,9 @@ __all__ = [
     "Batch",
     "ConfigError",
     "DataError",
-    "Domains",
+    "DomainGradients",
     "Mixer",
+    "MixingTask",
     "Mixture",
     "ModelError",
     "NumericsError",
@@ -58,6 +63,9 @@ __all__ = [
     "Stateful",
     "StepOutcome",
     "StreamingReweighter",
+    "TrackedNorms",
+    "Tracking",
+    "TrackingMixer",
     "WorkbenchError",
     "nearest",
     "stream_seed",

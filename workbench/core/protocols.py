@@ -6,10 +6,10 @@ remember is in its `state_dict`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from workbench.core.types import Mixture, Pool, Scope, Selection, Signal, StepOutcome
+from workbench.core.types import Mixture, Pool, Scope, Selection, Signal, StepOutcome, Tracking
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,13 +66,34 @@ class StreamingReweighter(Reweighter, Protocol):
 
 @runtime_checkable
 class Mixer(Stateful, Protocol):
-    """How much of each domain."""
+    """How much of each domain.  Built as `factory(task: MixingTask, **options)`."""
 
-    needs: frozenset[Signal]
+    @property
+    def needs(self) -> frozenset[Signal]:
+        """Signals of the step last proposed for; before the first, all it may ever ask for."""
+        ...
 
     def propose(self, step: int) -> Mixture: ...
 
-    def observe(self, outcome: StepOutcome) -> None: ...
+    def observe(self, outcome: StepOutcome) -> None:
+        """What the step showed; may read the device, which the loop otherwise never does."""
+        ...
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """What to log of the step last observed: numbers, and mappings or lists of numbers."""
+        ...
+
+    def warnings(self) -> Sequence[str]:
+        """What a user should know now, remedy included; the loop shows each once while it holds."""
+        ...
+
+
+@runtime_checkable
+class TrackingMixer(Mixer, Protocol):
+    """A mixer that asks for signals of tracked weights."""
+
+    @property
+    def tracking(self) -> Tracking: ...
 
 
 @runtime_checkable

@@ -80,5 +80,5 @@ class Registry:
 
 
 REWEIGHTERS = Registry("reweighter")
-MIXERS = Registry("mixer", supplied=("domains",))
+MIXERS = Registry("mixer", supplied=("task",))
 SELECTORS = Registry("selector")

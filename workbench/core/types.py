@@ -26,7 +26,13 @@ class Signal(StrEnum):
     """What a mixer may ask the loop to compute; the loop computes only what is asked for."""
 
     DOMAIN_GRADIENTS = "domain_gradients"
+    """`DomainGradients`: inner products of the domains' mean gradients."""
+    ROW_GRADIENTS = "row_gradients"
+    """float64 (K,): mean over a domain's rows of the squared norm of a row's gradient."""
     TRACKED_NORMS = "tracked_norms"
+    """`TrackedNorms`: norms of the tracked weights and of their change in the step."""
+    EXCESS_LOSS = "excess_loss"
+    """float32 (B,) on the host: mean over tokens of max(loss - reference model's loss, 0)."""
 
 
 class Scope(StrEnum):
@@ -66,19 +72,32 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Domains:
-    """The K domains of a corpus, given to every mixer: names in order, training rows of each."""
+class MixingTask:
+    """What a mixer is built for: the K domains of a corpus, and the run it drives.
+
+    names: the domains in order; rows_K: training rows of each; batch_rows: rows of a step.
+    """
 
     names: tuple[str, ...]
     rows_K: np.ndarray
+    batch_rows: int = 16
+    total_steps: int = 1000
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """Probabilities over K named domains; validated on construction."""
+    """Probabilities over K named domains; validated on construction.
+
+    guaranteed_rows: rows of every batch that each domain gets before the rest is drawn.
+    """
 
     domains: tuple[str, ...]
     probability_K: np.ndarray
+    guaranteed_rows: int = 0
 
     def __post_init__(self):
         p = np.asarray(self.probability_K, dtype=np.float64)
@@ -100,8 +119,58 @@ class Mixture:
     def uniform(cls, domains: Sequence[str]) -> Mixture:
         return cls(tuple(domains), np.full(len(domains), 1 / len(domains)))
 
+    def effective_K(self, batch_rows: int) -> np.ndarray:
+        """Expected shares of a batch: (g + (N - g K) a) / N with g guaranteed rows of N.
+
+        Raises:
+            PolicyError: the batch has fewer rows than are guaranteed.
+        """
+        rest = batch_rows - self.guaranteed_rows * len(self.domains)
+        if rest < 0:
+            raise PolicyError(
+                f"{self.guaranteed_rows} guaranteed rows for each of {len(self.domains)} domains "
+                f"do not fit a batch of {batch_rows} rows",
+                remedy="raise batch_rows, or set the mixer's guaranteed_rows=0",
+            )
+        return (self.guaranteed_rows + rest * self.probability_K) / batch_rows
+
     def as_dict(self) -> dict[str, float]:
         return dict(zip(self.domains, self.probability_K.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Which weights the gradient signals are of.
+
+    layers: how many linear maps, evenly over the last half of the depth: L slots.
+    projection_width: columns of the random projection of each side of a weight gradient; exact
+        products when None.
+    """
+
+    layers: int = 3
+    projection_width: int | None = None
+
+
+@dataclass(frozen=True)
+class DomainGradients:
+    """Inner products of the domains' mean gradients over the tracked weights, of one step.
+
+    gram_KK: float64, <g_i, g_j>; zero in row and column of a domain without rows.
+    count_K: int64, valid rows of each domain.
+    sampling_error: relative standard error that a random projection adds; 0 when exact.
+    """
+
+    gram_KK: np.ndarray
+    count_K: np.ndarray
+    sampling_error: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrackedNorms:
+    """Frobenius norms of the L tracked weights after a step and of their change in it, float64."""
+
+    weight_L: np.ndarray
+    change_L: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -109,7 +178,7 @@ class StepOutcome:
     """What one optimiser step showed, given to the mixer after the step.
 
     loss_B: float32 per-row loss on the step's device; weight_B: the weights used; valid_B: bool.
-    domain_B: int64 on the host.  signals: only what the mixer's `needs` asked for.
+    domain_B: int64 on the host.  signals: what the mixer's `needs` asked for; see `Signal`.
     """
 
     step: int

@@ -1,6 +1,6 @@
 """Mixtures over SlimPajama's seven domains that papers found and published.
 
-    MIXERS.build("static", domains, mixture="slimpajama-doge")
+    MIXERS.build("static", task, mixture="slimpajama-doge")
 
 DoGE: Fan et al. 2024 (arXiv 2310.15393); DoReMi: Xie et al. 2023 (arXiv 2305.10429); both vectors
 as Sow et al. 2025 (arXiv 2502.06733) combine them with reweighting.

@@ -13,12 +13,13 @@ from workbench.core import (
     MIXERS,
     REWEIGHTERS,
     ConfigError,
-    Domains,
     Mixer,
+    MixingTask,
     PolicyError,
     Reweighter,
     Scope,
     Signal,
+    stream_seed,
 )
 from workbench.data import MixtureSampler, PreparedCorpus
 
@@ -41,9 +42,16 @@ def build_reweighter(policy: Policy) -> Reweighter:
     return REWEIGHTERS.build(policy.name, **policy.options)
 
 
-def build_mixer(policy: Policy, corpus: PreparedCorpus) -> Mixer:
-    domains = Domains(corpus.domains, corpus.rows_K)
-    mixer: Mixer = MIXERS.build(policy.name, domains, **policy.options)
+def build_mixer(config: RunConfig, corpus: PreparedCorpus) -> Mixer:
+    policy, training = config.mixer, config.training
+    task = MixingTask(
+        corpus.domains,
+        corpus.rows_K,
+        batch_rows=training.batch_rows,
+        total_steps=training.total_steps,
+        seed=stream_seed(config.seed, "mixer"),
+    )
+    mixer: Mixer = MIXERS.build(policy.name, task, **policy.options)
     missing = mixer.needs - PROVIDED_SIGNALS
     if missing:
         raise PolicyError(
@@ -63,7 +71,7 @@ def check_fits(config: RunConfig, corpus: PreparedCorpus) -> list[str]:
     """
     check_policies(config)
     sampler = MixtureSampler(corpus, batch_rows=config.training.batch_rows, seed=config.seed)
-    sampler.set_mixture(build_mixer(config.mixer, corpus).propose(0))
+    sampler.set_mixture(build_mixer(config, corpus).propose(0))
     return check_scope(config, build_reweighter(config.reweighter))
 
 

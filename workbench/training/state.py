@@ -40,7 +40,7 @@ class TrainState:
     def change(self, config: RunConfig) -> None:
         """Continue under a changed config; policies keep their state where they stay the same."""
         if config.mixer != self.config.mixer:
-            self.mixer = _carry(self.mixer, build_mixer(config.mixer, self.corpus))
+            self.mixer = _carry(self.mixer, build_mixer(config, self.corpus))
         if config.reweighter != self.config.reweighter:
             self.reweighter = _carry(self.reweighter, build_reweighter(config.reweighter))
         apply_settings(self.optimizer, config.optimizer)
@@ -104,7 +104,7 @@ def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
         model=model,
         optimizer=build_optimizer(model, config.optimizer),
         sampler=MixtureSampler(corpus, batch_rows=config.training.batch_rows, seed=config.seed),
-        mixer=build_mixer(config.mixer, corpus),
+        mixer=build_mixer(config, corpus),
         reweighter=build_reweighter(config.reweighter),
         streams=RandomStreams(config.seed),
     )
