@@ -39,6 +39,8 @@ class CorpusConfig(Part):
     """Text taken per domain, in 10^6 bytes; None for all of it."""
     max_document_kb: float | None = Field(default=60.0, gt=0)
     """A longer document is cut here, in 10^3 bytes, so that one file cannot fill a domain."""
+    noise_mb: float | None = Field(default=None, gt=0)
+    """Adds a domain `noise` of random letters, in 10^6 bytes: one that no good policy favours."""
     strict: bool = False
     """Refuse a file that is not UTF-8 instead of skipping and counting it."""
     seed: int = 0

@@ -99,7 +99,7 @@ class PlantedSource:
         if domain == "clean_records":
             return f"{domain}/{index}", _records(rng)
         if domain == "noise":
-            return f"{domain}/{index}", _noise(rng)
+            return f"{domain}/{index}", noise_text(rng)
         if domain == "shuffled":
             return f"{domain}/{index}", " ".join(rng.permutation(self._prose("shuffled", index)))
         return f"{domain}/{index}", " ".join(self._prose(domain, index))
@@ -132,6 +132,7 @@ def _records(rng: np.random.Generator) -> str:
     return "\n".join(lines)
 
 
-def _noise(rng: np.random.Generator) -> str:
+def noise_text(rng: np.random.Generator) -> str:
+    """500 letters and spaces, independent and uniform."""
     letters = rng.choice(np.frombuffer(b"abcdefghijklmnopqrstuvwxyz     ", np.uint8), size=500)
     return letters.tobytes().decode()

@@ -150,6 +150,15 @@ def open_source(config: CorpusConfig) -> Source:
     Raises:
         DataError: a path that does not exist or holds no text, or a name like a known one.
     """
+    source = _named_source(config)
+    if config.noise_mb is None:
+        return source
+    from workbench.data.noise import WithNoise
+
+    return WithNoise(source, config)
+
+
+def _named_source(config: CorpusConfig) -> Source:
     from workbench.data import catalogue, files, hub, installed, planted
 
     if config.name == "installed":
