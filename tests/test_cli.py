@@ -92,7 +92,13 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(cache, call, tmp_pat
     command = [sys.executable, "-m", "workbench.cli", "train", *TINY, *steps]
     environment = {**os.environ, "WORKBENCH_CACHE": str(cache)}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     folder = tmp_path / "runs" / "long"
     wait_for(lambda: RunFolder.holds_run(folder) and RunFolder.open(folder).events("step"))
