@@ -1,6 +1,16 @@
-"""Held-out loss per domain, and verdicts over seeds."""
+"""Held-out loss per domain, how fast it falls, and verdicts over seeds."""
 
+from workbench.evaluation.curves import HeldOutCurve, held_out_curve, steps_to_reach
 from workbench.evaluation.held_out import HeldOutCorpus, held_out_loss
 from workbench.evaluation.verdicts import Verdict, table, verdict
 
-__all__ = ["HeldOutCorpus", "Verdict", "held_out_loss", "table", "verdict"]
+__all__ = [
+    "HeldOutCorpus",
+    "HeldOutCurve",
+    "Verdict",
+    "held_out_curve",
+    "held_out_loss",
+    "steps_to_reach",
+    "table",
+    "verdict",
+]
