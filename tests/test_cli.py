@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -188,3 +189,43 @@ def test_an_error_from_a_background_run_reaches_the_command_line(call, monkeypat
     result = call("train")
     assert result.exit_code == 1
     assert "the [disk] is full" in result.output
+
+
+def test_a_failure_while_training_is_told_once_with_its_remedy(call, capfd):
+    failed = call("train", *TINY, "--set", "peak_lr=1e30", "--set", "clip_norm=1e30")
+    shown = failed.output + "".join(capfd.readouterr())
+    assert failed.exit_code == 1
+    assert plain(shown).count("not finite") == 1 and "remedy" in shown
+
+
+def test_a_resumed_run_does_not_tell_again_what_it_told_before(call):
+    often = ("--set", "evaluate_every_steps=2", "--set", "total_steps=4")
+    first = call("train", *TINY, *often)
+    assert first.output.count("held-out") == 4, first.output
+    second = call("resume", "runs/run", "--set", "total_steps=6")
+    assert "step 2: held-out" not in second.output and "step 6: held-out" in second.output
+
+
+def test_notes_on_the_text_are_shown_and_stay_with_the_run(call, tmp_path):
+    for domain in ("tales", "code"):
+        (tmp_path / "texts" / domain).mkdir(parents=True)
+        for i in range(40):
+            (tmp_path / "texts" / domain / f"{i}.txt").write_text(f"{domain} text {i} " * 60)
+    (tmp_path / "texts" / "code" / "bad.txt").write_bytes(b"\xff\xfe\x00 text" * 40)
+    options = ("--corpus", "texts", *TINY[2:], "--set", "total_steps=2")
+    for command in (("prepare", *options[:8]), ("train", *options)):
+        shown = call(*command)
+        assert shown.exit_code == 0, shown.output
+        assert "skipped" in shown.output and "bad.txt" in shown.output
+    page = call("report", "runs")
+    assert page.exit_code == 0 and "bad.txt" in (tmp_path / "report.html").read_text()
+
+
+def test_a_broken_run_is_named_and_does_not_hide_the_others(call, tmp_path):
+    call("train", *TINY, "--set", "total_steps=2")
+    broken = tmp_path / "runs" / "broken"
+    shutil.copytree(tmp_path / "runs" / "run", broken)
+    (broken / "config.json").write_text("{ torn")
+    shown = call("runs")
+    assert shown.exit_code == 0 and "finished" in shown.output
+    assert "left out" in shown.output and "broken" in plain(shown.output)

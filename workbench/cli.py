@@ -115,6 +115,7 @@ def prepare(corpus: Corpus = None, config: ConfigFile = None, changes: Settings 
         )
     rows = [{name: row[name] for name in _OVERVIEW} for row in prepared.overview()]
     _print_table(rows, title=f"corpus {prepared.content_hash[:12]}")
+    _print_notes(prepared.notes(), prepared.path / "manifest.json")
     console.print("prepared in", _shown(prepared.path), soft_wrap=True)
 
 
@@ -135,9 +136,11 @@ def train(
 
     given = {"corpus": corpus, "model": model, "reweighter": reweighter, "mixer": mixer}
     settings = _settings(config, changes, seed=seed, name=name, **given)
+    since = time.time()
     with _bar() as progress:
-        run = training.start(settings, out, progress=progress)
-    _follow(run)
+        run = training.start(settings, out, progress=progress, announce=False)
+    _print_notes(run.folder.environment["corpus_notes"], run.path / "config.json")
+    _follow(run, since)
 
 
 @app.command(epilog="Example: workbench resume runs/run --set peak_lr=0.0005")
@@ -149,7 +152,10 @@ def resume(
     """Continue a run that was stopped, failed or was killed."""
     from workbench import training
 
-    _follow(training.resume(path, step=step, changes=_values(changes), background=True))
+    options, since = {"step": step, "changes": _values(changes)}, time.time()
+    with _bar() as progress:
+        run = training.resume(path, progress=progress, background=True, announce=False, **options)
+    _follow(run, since)
 
 
 @app.command(epilog="Example: workbench runs out")
@@ -247,18 +253,19 @@ def _line_printer() -> Callable[[str, int, int | None], None]:
         nonlocal last_done, last_time
         if done != last_done or time.monotonic() > last_time + SECONDS_BETWEEN_LINES:
             last_done, last_time = done, time.monotonic()
-            console.print(f"{done}/{total or '?'} {what}", markup=False, highlight=False)
+            count = f"{done}/{total} " if total else f"{done} " if done else ""
+            console.print(count + what, markup=False, highlight=False)
 
     return tell
 
 
-def _follow(run: Run) -> None:
-    """Show a run until it ends; the first Ctrl-C stops it with a checkpoint."""
+def _follow(run: Run, since: float) -> None:
+    """Show what a run writes until it ends; the first Ctrl-C stops it with a checkpoint."""
     total = run.config.training.total_steps
     try:
         with _training_bar() as bar:
             task = bar.add_task("", total=total, loss="", rate="")
-            _poll(run, lambda shown: bar.update(task, **shown))
+            _poll(run, since, lambda shown: bar.update(task, **shown))
     except KeyboardInterrupt:
         console.print("stopping after this step …")
         run.stop()
@@ -284,11 +291,13 @@ def _training_bar() -> Progress:
     )
 
 
-def _poll(run: Run, show: Callable[[dict[str, Any]], Any]) -> None:
+def _poll(run: Run, since: float, show: Callable[[dict[str, Any]], Any]) -> None:
     position = 0
     while True:
         live = run.live
         events, position = run.folder.follow(position)
+        # What a resumed run wrote before is not news.
+        events = [event for event in events if event["time"] >= since]
         for event in events:
             if event["kind"] == "held_out":
                 text = f"step {event['step']}: held-out {event['mean_nats']:.3f} nats"
@@ -306,7 +315,10 @@ def _poll(run: Run, show: Callable[[dict[str, Any]], Any]) -> None:
 def _find(paths: list[Path]) -> list[RunFolder]:
     from workbench.tracking import find_runs
 
-    found = [run for path in paths for run in find_runs(path)]
+    def left_out(path: Path, error: RunError) -> None:
+        _errors.print(f"[yellow]left out[/yellow] {escape(f'{path}: {error}')}", soft_wrap=True)
+
+    found = [run for path in paths for run in find_runs(path, unreadable=left_out)]
     if not found:
         raise RunError(
             f"no run in {', '.join(map(str, paths))}", remedy="make one with: workbench train"
@@ -330,6 +342,13 @@ def _row(run: RunFolder) -> dict[str, Any]:
         "policies": " ".join(policies),
         "path": str(run.path),
     }
+
+
+def _print_notes(notes: list[str], source: Path, *, limit: int = 3) -> None:
+    for note in notes[:limit]:
+        console.print(f"[dim]note[/dim] {escape(note)}", soft_wrap=True)
+    if len(notes) > limit:
+        console.print(f"[dim]note[/dim] and {len(notes) - limit} more:", _shown(source))
 
 
 def _print_table(rows: list[dict[str, Any]], *, title: str) -> None:

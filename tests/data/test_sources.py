@@ -263,8 +263,12 @@ def test_a_stream_stops_once_nobody_wants_more(monkeypatch):
                 read_count.append(number)
                 yield Document("some words " * 20, "only", str(number))
 
-    documents = list(Intake(config).take(Endless(config)))
+    source = Endless(config)
+    documents = list(Intake(config).take(source))
     assert len(documents) == 5 and len(read_count) == 55
+    assert source.notes == [
+        "the rest of the text was left unread after 50 documents in a row that no domain wanted"
+    ]
 
 
 def test_planted_is_a_function_of_its_seed():

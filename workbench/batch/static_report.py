@@ -226,8 +226,10 @@ def _corpus(runs: list[RunFolder], overview: Sequence[Mapping[str, Any]]) -> lis
     names = dict.fromkeys(str(run.config["corpus"]["name"]) for run in runs)
     text = f"Corpus {', '.join(names)}; hash of all documents: {', '.join(hashes)}."
     caption = "Size of each domain, and which share of its documents are duplicates"
+    notes = dict.fromkeys(n for run in runs for n in run.environment.get("corpus_notes", ()))
     return [
         page.paragraph(text),
+        *(page.paragraph(note, quiet=True) for note in notes),
         page.figure(plots.corpus(overview), name="corpus", caption=caption) if overview else "",
         page.table(list(overview), caption="What the corpus holds, per domain"),
         page.folded("Rows trained on", page.table(_rows_seen(runs), caption="Per run and domain")),

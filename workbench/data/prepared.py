@@ -149,6 +149,14 @@ class PreparedCorpus:
             for entry in self.manifest["domains"]
         ]
 
+    def notes(self) -> list[str]:
+        """What a user should know of how the text was read: remarks, then skips with examples."""
+        skipped = self.manifest["skipped"]
+        examples = [f"skipped: {example}" for example in self.manifest["skip_examples"]]
+        more = skipped - len(examples)
+        rest = [f"{more} more skipped"] if more > 0 and examples else []
+        return [*self.manifest["notes"], *examples, *rest]
+
     def pool(self) -> Pool:
         """All training rows as candidates of a selector."""
         domain_N = np.repeat(np.arange(len(self.domains)), self.rows_K)

@@ -117,6 +117,10 @@ class Intake:
             if admitted is not None:
                 yield admitted
             if self._refused_in_a_row >= PATIENCE_DOCUMENTS:
+                source.notes.append(
+                    f"the rest of the text was left unread after {PATIENCE_DOCUMENTS:,} documents "
+                    "in a row that no domain wanted"
+                )
                 return
             if known and self.full.issuperset(known):
                 return

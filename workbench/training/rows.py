@@ -1,16 +1,35 @@
-"""The rows that a run was started on, for whoever shows their text.
+"""The rows that a run was started on, for whoever continues it or shows their text.
 
-corpus = prepared_corpus(run)
-corpus.text(sample_id)
+    prepared_before(folder)            # None when they are gone
+    prepared_corpus(run).text(sample_id)
+
+They are found by name, also when the text they were made from has changed since.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.core import RunError
 from workbench.data import PreparedCorpus, default_cache_dir
-from workbench.training.run import Run
+from workbench.tracking import RunFolder
+
+if TYPE_CHECKING:
+    from workbench.training.run import Run
+
+
+def prepared_before(
+    folder: RunFolder, cache_dir: str | Path | None = None
+) -> PreparedCorpus | None:
+    """The prepared corpus that a run's folder names, or None when it is not in the cache.
+
+    Raises:
+        DataError: it is there and damaged.
+    """
+    name = folder.environment.get("prepared")
+    path = Path(cache_dir or default_cache_dir()) / (name or "")
+    return PreparedCorpus.open(path) if name and (path / "manifest.json").exists() else None
 
 
 def prepared_corpus(run: Run, *, cache_dir: str | Path | None = None) -> PreparedCorpus:
@@ -22,11 +41,10 @@ def prepared_corpus(run: Run, *, cache_dir: str | Path | None = None) -> Prepare
         RunError: the preparation is not there.
         DataError: it is there and damaged.
     """
-    name = run.folder.environment.get("prepared")
-    folder = Path(cache_dir or default_cache_dir())
-    if not name or not (folder / name / "manifest.json").exists():
+    corpus = prepared_before(run.folder, cache_dir)
+    if corpus is None:
         raise RunError(
-            f"the text of {run.path.name} is not in {folder}",
+            f"the text of {run.path.name} is not in {cache_dir or default_cache_dir()}",
             remedy="set WORKBENCH_CACHE to the cache it was prepared in, or give corpus=",
         )
-    return PreparedCorpus.open(folder / name)
+    return corpus

@@ -22,13 +22,14 @@ import torch
 
 from workbench.config import RunConfig
 from workbench.core import RunError
-from workbench.data import PreparedCorpus, default_cache_dir, prepare
+from workbench.data import PreparedCorpus, prepare
 from workbench.tracking import Ledger, RunFolder
 from workbench.training import checkpoint
 from workbench.training.checks import check_fits, check_policies
 from workbench.training.controls import Controls
 from workbench.training.device import environment, keep_freed_memory, resolve
 from workbench.training.loop import Callback, Loop, check_change
+from workbench.training.rows import prepared_before
 from workbench.training.state import TrainState, build_state
 
 WAIT_POLL_SECONDS = 0.2
@@ -44,6 +45,7 @@ class Run:
         self._config: RunConfig | None = None
         self._corpus: PreparedCorpus | None = None
         self._error: BaseException | None = None
+        self._announces = True
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, {self.status()})"
@@ -173,8 +175,9 @@ class Run:
             work(self._controls)
         except BaseException as error:
             self._error = error
-            # Shows in the notebook under the cell that started the run.
-            print(f"run {self.path.name} failed: {error}", file=sys.stderr, flush=True)
+            if self._announces:
+                # Shows in the notebook under the cell that started the run.
+                print(f"run {self.path.name} failed: {error}", file=sys.stderr, flush=True)
 
 
 def train(
@@ -186,6 +189,7 @@ def train(
     cache_dir: str | Path | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
     background: bool = False,
+    announce: bool = True,
 ) -> Run:
     """Train `config` into the run folder `out_dir`/`config.name`.
 
@@ -195,6 +199,7 @@ def train(
         callbacks: see `Callback`.
         cache_dir: where prepared corpora are kept; see `data.prepare`.
         progress: told about the preparation of the corpus as (what, done, total).
+        announce: print a failure of the background thread at once; False for those who `wait()`.
     Raises:
         WorkbenchError: anything that cannot work, before the first step where possible.
     """
@@ -206,7 +211,14 @@ def train(
         checkpoint.check_same_config(folder, config)
         if folder.status() == "finished":
             return Run(folder)
-        return resume(path, callbacks=callbacks, cache_dir=cache_dir, background=background)
+        return resume(
+            path,
+            callbacks=callbacks,
+            cache_dir=cache_dir,
+            progress=progress,
+            background=background,
+            announce=announce,
+        )
     if RunFolder.holds_run(path):
         RunFolder.create(path, config={}, environment={})
     corpus = prepare(
@@ -216,6 +228,7 @@ def train(
     state = build_state(config, corpus)
     stamp = environment(config, corpus)
     run = Run(RunFolder.create(path, config=config.to_dict(), environment=stamp))
+    run._announces = announce
     with ExitStack() as stack:
         stack.enter_context(run.folder.lock())
         begin = partial(run.folder.append, "started", 0)
@@ -234,7 +247,9 @@ def resume(
     changes: dict[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
     cache_dir: str | Path | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
     background: bool = False,
+    announce: bool = True,
 ) -> Run:
     """Continue a run that was stopped, failed or killed, to the bit on a CPU.
 
@@ -243,12 +258,15 @@ def resume(
         changes: settings to change as it continues, as in `Run.set`.
             With `step` or `changes`, changes made at later steps of the first try are given up,
             and listed as `superseded` in the event `resumed`; otherwise they are made again.
+        progress: told about the preparation of the corpus, where it is not there any more.
+        announce: as in `train`.
     Raises:
         RunError: another process is writing the run, the checkpoint is corrupt or belongs to
             another config or corpus.
     """
     folder = RunFolder.open(path)
     run = Run(folder)
+    run._announces = announce
     if folder.status() == "finished" and step is None and not changes:
         return run
     # Taken here, not in the thread, so that a second writer is an error of this call, and before
@@ -257,7 +275,9 @@ def resume(
         stack.enter_context(folder.lock())
         config = resolve(RunConfig(**folder.config))
         check_policies(config)
-        corpus = _prepared_before(folder, config, cache_dir)
+        corpus = prepared_before(folder, cache_dir) or prepare(
+            config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir, progress=progress
+        )
         saved = checkpoint.load(folder, content_hash=corpus.content_hash, step=step)
         state = build_state(config, corpus)
         if saved is not None:
@@ -280,16 +300,6 @@ def resume(
 def open_run(path: str | Path) -> Run:
     """A run as it is on disk, for figures, ledger queries and comparison."""
     return Run(RunFolder.open(path))
-
-
-def _prepared_before(
-    folder: RunFolder, config: RunConfig, cache_dir: str | Path | None
-) -> PreparedCorpus:
-    """The rows a run was started on: prepared ones are kept even when their source has changed."""
-    path = Path(cache_dir or default_cache_dir()) / folder.environment.get("prepared", "")
-    if (path / "manifest.json").exists():
-        return PreparedCorpus.open(path)
-    return prepare(config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir)
 
 
 def _launch(

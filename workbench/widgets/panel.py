@@ -55,11 +55,13 @@ def panel(
 
 def wait(label: str, run: Run) -> None:
     """Until the run ends; a line now and then, where nobody sees the curves grow."""
+    told = -1
     while run.live:
         run.wait(TELL_SECONDS)
-        steps = run.events("step")
-        if run.live and steps:
-            print(f"{label}: step {steps[-1]['step'] + 1}, loss {steps[-1]['loss']:.3f} nats")
+        last = (run.events("step") or [{"step": -1}])[-1]
+        if run.live and last["step"] > told:
+            told = last["step"]
+            print(f"{label}: step {told + 1}, loss {last['loss']:.3f} nats per token")
     run.wait()
 
 

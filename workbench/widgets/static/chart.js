@@ -276,7 +276,10 @@ class Chart {
   key(event) {
     const direction = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === "Escape") return this.move(null);
-    if (!direction || !this.scale) return;
+    if (!direction) return;
+    // The notebook would take the arrow keys for itself.
+    event.stopPropagation();
+    if (!this.scale) return;
     event.preventDefault();
     const { x0, x1 } = this.scale;
     this.move((this.cursor ?? x1) + (direction * (x1 - x0)) / 50);

@@ -43,7 +43,8 @@ function spark(values) {
     d: `M${points.filter(Boolean).join("L")}`, class: "wb-line",
     "vector-effect": "non-scaling-stroke",
   }));
-  return drawing;
+  return node("div", {}, drawing,
+    node("div", { class: "wb-spark-range" }, `0 to ${thousands(high)}, whole run`));
 }
 
 class PanelView {
