@@ -36,7 +36,7 @@ TOUR_PROFILES: dict[str, dict[str, Any]] = {
             "threads": 1,
         },
     },
-    "demo": {"training": {"total_steps": 120, "evaluate_every_steps": 40}},
+    "demo": {"training": {"total_steps": 90, "evaluate_every_steps": 30}},
     "full": {
         "corpus": {"name": "installed", "max_domain_mb": 8.0},
         "training": {"total_steps": 2000, "evaluate_every_steps": 200, "held_out_rows": 128},
