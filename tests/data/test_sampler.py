@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from workbench.core import DataError, Mixture
+from workbench.core import DataError, Mixture, PolicyError
 from workbench.data import MixtureSampler
 from workbench.data.permutation import permute
 
@@ -147,3 +147,22 @@ def test_other_domains_are_refused(planted):
         sampler.set_mixture(Mixture.uniform(("a", "b")))
     with pytest.raises(DataError, match="state is of domains"):
         sampler.load_state_dict({"drawn": {"a": 1}, "mixture": None})
+
+
+def test_guaranteed_rows_are_in_every_batch_and_the_rest_follows_the_mixture(planted):
+    share = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    sampler = sampler_of(planted, mixture=Mixture(planted.domains, share, guaranteed_rows=2))
+    effective = [2 / 16, 2 / 16, 6 / 16, 2 / 16, 2 / 16, 2 / 16]
+    for step in range(5):
+        batch = sampler.draw(step)
+        assert np.bincount(batch.domain_B, minlength=6).tolist() == [2, 2, 6, 2, 2, 2]
+        assert batch.probability_B.tolist() == [effective[k] for k in batch.domain_B]
+    resumed = MixtureSampler(planted, batch_rows=16, seed=0)
+    resumed.load_state_dict(json.loads(json.dumps(sampler.state_dict())))
+    assert_same_batch(sampler.draw(5), resumed.draw(5))
+
+
+def test_more_guaranteed_rows_than_a_batch_has_are_refused(planted):
+    mixture = Mixture(planted.domains, np.full(6, 1 / 6), guaranteed_rows=3)
+    with pytest.raises(PolicyError, match="do not fit a batch of 16 rows"):
+        sampler_of(planted, mixture=mixture)

@@ -12,6 +12,7 @@ from workbench.core.errors import (
     unknown_name,
 )
 from workbench.core.protocols import (
+    AgentMixer,
     Mixer,
     Reweighter,
     Selector,
@@ -41,6 +42,7 @@ __all__ = [
     "MIXERS",
     "REWEIGHTERS",
     "SELECTORS",
+    "AgentMixer",
     "Batch",
     "ConfigError",
     "DataError",

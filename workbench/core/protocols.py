@@ -97,6 +97,15 @@ class TrackingMixer(Mixer, Protocol):
 
 
 @runtime_checkable
+class AgentMixer(Mixer, Protocol):
+    """A mixer that learns a policy other runs can use."""
+
+    def agent_state(self) -> dict[str, Any]:
+        """All a later mixer needs to act or go on learning: plain types and tensors."""
+        ...
+
+
+@runtime_checkable
 class Selector(Stateful, Protocol):
     """Which samples the pool offers."""
 

@@ -23,7 +23,7 @@ _LOOKAHEAD_ROWS = 512
 
 
 class MixtureSampler:
-    """State fields: rows drawn so far per domain, and the mixture."""
+    """State fields: rows drawn so far per domain, the mixture, and its guaranteed rows."""
 
     def __init__(self, corpus: PreparedCorpus, *, batch_rows: int, seed: int):
         self.corpus = corpus
@@ -35,12 +35,14 @@ class MixtureSampler:
             for name, rows in zip(corpus.domains, corpus.rows_K, strict=True)
         ]
         self._probability_K: np.ndarray | None = None
+        self._guaranteed_rows = 0
 
     def set_mixture(self, mixture: Mixture) -> None:
         """Use `mixture` from the next draw on; uniform if never called.
 
         Raises:
             DataError: other domains than the corpus, or a domain with too few rows for a batch.
+            PolicyError: more guaranteed rows than a batch has.
         """
         if mixture.domains != self.corpus.domains:
             raise DataError(
@@ -48,9 +50,8 @@ class MixtureSampler:
                 f"{list(self.corpus.domains)}",
                 remedy="give the domains of the corpus in its order",
             )
-        for name, p, rows in zip(
-            mixture.domains, mixture.probability_K, self.corpus.rows_K, strict=True
-        ):
+        effective_K = mixture.effective_K(self.batch_rows)
+        for name, p, rows in zip(mixture.domains, effective_K, self.corpus.rows_K, strict=True):
             if p > 0 and rows < self.batch_rows:
                 raise DataError(
                     f"domain '{name}' has {rows} rows, a batch needs {self.batch_rows}",
@@ -58,23 +59,26 @@ class MixtureSampler:
                     "domain out with CorpusConfig.domains",
                 )
         self._probability_K = mixture.probability_K
+        self._guaranteed_rows = mixture.guaranteed_rows
 
     def draw(self, step: int) -> Batch:
         """The global batch of a step; advances the cursors of the domains drawn."""
         if self._probability_K is None:
             self.set_mixture(Mixture.uniform(self.corpus.domains))
         assert self._probability_K is not None
-        probability_K = self._probability_K
+        mixture = Mixture(self.corpus.domains, self._probability_K, self._guaranteed_rows)
         draw_B = self._streams.at("sampler", step).random(self.batch_rows)
-        cumulative_K = np.cumsum(probability_K)
+        cumulative_K = np.cumsum(self._probability_K)
         domain_B = np.searchsorted(cumulative_K, draw_B * cumulative_K[-1], side="right")
+        guaranteed = np.repeat(np.arange(len(cumulative_K)), self._guaranteed_rows)
+        domain_B[: len(guaranteed)] = guaranteed
         row_B = np.empty(self.batch_rows, dtype=np.int64)
         for domain in np.flatnonzero(np.bincount(domain_B, minlength=len(cumulative_K))):
             mine = domain_B == domain
             count = int(mine.sum())
             row_B[mine] = self._orders[domain].rows(int(self._drawn_K[domain]), count)
             self._drawn_K[domain] += count
-        return self._batch(domain_B, row_B, probability_K[domain_B])
+        return self._batch(domain_B, row_B, mixture.effective_K(self.batch_rows)[domain_B])
 
     def _batch(self, domain_B: np.ndarray, row_B: np.ndarray, probability_B: np.ndarray) -> Batch:
         sample_id_B = sample_ids(domain_B, row_B)
@@ -90,7 +94,7 @@ class MixtureSampler:
     def state_dict(self) -> dict[str, Any]:
         drawn = dict(zip(self.corpus.domains, self._drawn_K.tolist(), strict=True))
         mixture = None if self._probability_K is None else self._probability_K.tolist()
-        return {"drawn": drawn, "mixture": mixture}
+        return {"drawn": drawn, "mixture": mixture, "guaranteed_rows": self._guaranteed_rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state` was taken.
@@ -109,6 +113,7 @@ class MixtureSampler:
         # Not through Mixture, which divides by the sum again and may change the last bit.
         mixture = state["mixture"]
         self._probability_K = None if mixture is None else np.array(mixture)
+        self._guaranteed_rows = state["guaranteed_rows"]
 
 
 class _RowOrder:

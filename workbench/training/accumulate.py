@@ -1,6 +1,6 @@
 """The gradient of one step: (1/M) sum_i w_i loss_i over the M valid rows of the global batch.
 
-    loss_B, weight_B = accumulate(state, tokens_bT, labels_bT, valid_B, ranks)
+    loss_B, weight_B = accumulate(state, tokens_bT, labels_bT, valid_B, ranks, watch)
 
 The weights need the losses of other rows.  Without micro-batches they are at hand; with them the
 reweighter's scope says how they are had.  Shapes: B rows of the global batch, b rows of this rank
@@ -16,22 +16,38 @@ from workbench.core import Scope, StreamingReweighter
 from workbench.kernels import sample_loss
 from workbench.training.device import autocast
 from workbench.training.ranks import Ranks
+from workbench.training.signals import StepSignals
 from workbench.training.state import TrainState
 
 
 def accumulate(
-    state: TrainState, tokens_bT: Tensor, labels_bT: Tensor, valid_B: Tensor, ranks: Ranks
+    state: TrainState,
+    tokens_bT: Tensor,
+    labels_bT: Tensor,
+    valid_B: Tensor,
+    ranks: Ranks,
+    watch: StepSignals | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Add the step's gradient up in the parameters; its losses and weights, (B,) each."""
-    step = _Step(state, tokens_bT, labels_bT, valid_B, ranks)
+    """Add the step's gradient up in the parameters; its losses and weights, (B,) each.
+
+    Args:
+        watch: collects what the mixer asked for while the weighted gradient is made.
+    """
+    step = _Step(state, tokens_bT, labels_bT, valid_B, ranks, watch)
     if not state.reweighter.norm_matched:
         return step.weighted_gradient()
-    step.uniform_gradient()
+    _Step(state, tokens_bT, labels_bT, valid_B, ranks, None).uniform_gradient()
     target = _norm(state)
     state.optimizer.zero_grad(set_to_none=True)
     loss_B, weight_B = step.weighted_gradient()
     _scale(state, target / _norm(state).clamp(min=torch.finfo(torch.float32).tiny))
     return loss_B, weight_B
+
+
+def splits(state: TrainState, ranks: Ranks, batch_rows: int) -> bool:
+    """Whether the rows of a rank are cut into several micro-batches."""
+    rows = state.config.training.micro_batch_rows
+    return rows is not None and rows < ranks.largest_part(batch_rows)
 
 
 class _Step:
@@ -44,8 +60,9 @@ class _Step:
         labels_bT: Tensor,
         valid_B: Tensor,
         ranks: Ranks,
+        watch: StepSignals | None,
     ):
-        self.state, self.ranks = state, ranks
+        self.state, self.ranks, self.watch = state, ranks, watch
         self.tokens_bT, self.labels_bT, self.valid_B = tokens_bT, labels_bT, valid_B
         self.own = ranks.part(len(valid_B))
         self.valid_b = valid_B[self.own]
@@ -54,7 +71,7 @@ class _Step:
         rows = state.config.training.micro_batch_rows or largest
         self.parts = [slice(i, i + rows) for i in range(0, len(tokens_bT), rows)]
         # The same on all ranks, also where parts differ: they must meet in the same exchanges.
-        self.accumulates = rows < largest
+        self.accumulates = splits(state, ranks, len(valid_B))
 
     def weighted_gradient(self) -> tuple[Tensor, Tensor]:
         reweighter = self.state.reweighter
@@ -113,6 +130,8 @@ class _Step:
         weight_B = self._gathered(weights)
         factor = self.valid_count / weight_B.sum().clamp(min=torch.finfo(torch.float32).tiny)
         _scale(self.state, factor)
+        if self.watch is not None:
+            self.watch.scaled(factor)
         return self._gathered(losses), weight_B * factor
 
     def _weigh(self, loss_b: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,15 +139,26 @@ class _Step:
         return loss_B, self.state.reweighter.weigh(loss_B, self.valid_B, self.state.step)
 
     def _losses(self, part: slice) -> Tensor:
+        if self.watch is None:
+            return self._forward(self.tokens_bT[part], self.labels_bT[part])
+        with self.watch.rows(part) as order_b:
+            if order_b is None:
+                return self._forward(self.tokens_bT[part], self.labels_bT[part])
+            order_b = order_b.to(self.tokens_bT.device)
+            tokens_bT, labels_bT = self.tokens_bT[part][order_b], self.labels_bT[part][order_b]
+            return self._forward(tokens_bT, labels_bT)[order_b.argsort()]
+
+    def _forward(self, tokens_bT: Tensor, labels_bT: Tensor) -> Tensor:
         training, model = self.state.config.training, self.state.model
         with autocast(training.device, training.precision):
-            hidden_bTD = model.hidden(self.tokens_bT[part])
-            return sample_loss(hidden_bTD, model.head_VD, self.labels_bT[part])
+            return sample_loss(model.hidden(tokens_bT), model.head_VD, labels_bT)
 
     def _backward(self, loss_b: Tensor, weight_b: Tensor) -> None:
         # Divided by the valid rows of the whole step: dividing once more by the number of
         # micro-batches or ranks would scale the gradient down twice.
         ((weight_b * loss_b).sum() / self.valid_count).backward()
+        if self.watch is not None:
+            self.watch.weighed(weight_b)
 
     def _gathered(self, values: list[Tensor]) -> Tensor:
         return self.ranks.gather(torch.cat(values), len(self.valid_B))

@@ -13,12 +13,15 @@ from typing import Any
 import torch
 
 from workbench.config import RunConfig
-from workbench.core import RunError
+from workbench.core import AgentMixer, RunError
 from workbench.tracking import RunFolder
+from workbench.tracking.durable import aside_file
 from workbench.training.state import TrainState
 
 STATE_FILE = "state.pt"
 DIGEST_FILE = "state.blake2b"
+AGENT_FILE = "agent.pt"
+"""The policy a run's mixer has learned, for `agent=` of another run's mixer."""
 
 
 def save(folder: RunFolder, state: TrainState, *, keep: int) -> None:
@@ -27,6 +30,9 @@ def save(folder: RunFolder, state: TrainState, *, keep: int) -> None:
         saved = {**state.state_dict(), "started_with": folder.config}
         torch.save(saved, path / STATE_FILE)
         (path / DIGEST_FILE).write_text(_digest(path / STATE_FILE))
+    if isinstance(state.mixer, AgentMixer):
+        with aside_file(folder.path / AGENT_FILE) as path:
+            torch.save(state.mixer.agent_state(), path)
     folder.append("checkpoint", state.step)
     folder.keep_checkpoints(keep)
 

@@ -15,16 +15,13 @@ from workbench.core import (
     ConfigError,
     Mixer,
     MixingTask,
-    PolicyError,
     Reweighter,
     Scope,
-    Signal,
     stream_seed,
 )
 from workbench.data import MixtureSampler, PreparedCorpus
+from workbench.training.signals import check_needs
 
-PROVIDED_SIGNALS: frozenset[Signal] = frozenset()
-"""Signals this loop can compute for a mixer."""
 FEW_ROWS = 4
 """Micro-batches this small give weights further from the intended ones than uniform ones are."""
 
@@ -52,13 +49,7 @@ def build_mixer(config: RunConfig, corpus: PreparedCorpus) -> Mixer:
         seed=stream_seed(config.seed, "mixer"),
     )
     mixer: Mixer = MIXERS.build(policy.name, task, **policy.options)
-    missing = mixer.needs - PROVIDED_SIGNALS
-    if missing:
-        raise PolicyError(
-            f"mixer '{policy.name}' needs {', '.join(sorted(missing))}, which this loop does not "
-            "compute",
-            remedy="choose another mixer",
-        )
+    check_needs(mixer)
     return mixer
 
 

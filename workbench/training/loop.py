@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
+
+import numpy as np
 
 from workbench.config import Part, RunConfig
 from workbench.core import (
@@ -73,6 +75,7 @@ class Loop:
         self._replay = sorted(replay, key=lambda event: event["step"])
         self._saved_step = state.step
         self._evaluated_step: int | None = None
+        self._warned: set[str] = set()
 
     def run(self) -> None:
         """Steps until done or stopped; a failure is recorded in the folder and raised again."""
@@ -99,22 +102,44 @@ class Loop:
         try:
             stepped = train_step(state, batch)
         except NonFiniteStep as error:
-            self._record(error.stepped, batch, mixture, began)
+            self._record(error.stepped, batch, mixture, began, {})
             self._flush()
             raise
         state.mixer.observe(stepped.outcome)
         for callback in self.callbacks:
             callback.on_step(stepped.outcome)
         state.step += 1
-        self._record(stepped, batch, mixture, began)
+        self._record(stepped, batch, mixture, began, state.mixer.diagnostics())
         if state.step % training.record_every_steps == 0:
             self._flush()
+            self._warn_while(self._worries())
             if self.recorder.ledger_steps >= training.ledger_every_steps:
                 self.recorder.flush_ledger()
 
-    def _record(self, stepped: Stepped, batch: Batch, mixture: Mixture, began: float) -> None:
+    def _record(
+        self,
+        stepped: Stepped,
+        batch: Batch,
+        mixture: Mixture,
+        began: float,
+        diagnostics: Mapping[str, Any],
+    ) -> None:
         epochs_K = self.state.sampler.epochs_K
-        self.recorder.add(stepped, batch, mixture, epochs_K, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        steps_left = self.state.config.training.total_steps - stepped.outcome.step - 1
+        self.recorder.add(stepped, batch, mixture, epochs_K, seconds, diagnostics, steps_left)
+
+    def _worries(self) -> list[str]:
+        """What holds now and a user should know: of the mixer, and domains read many times."""
+        return [
+            *self.state.mixer.warnings(),
+            *exhausted(self.state.corpus.domains, self.state.sampler.epochs_K),
+        ]
+
+    def _warn_while(self, messages: Sequence[str]) -> None:
+        """Warn of what was not so at the last look."""
+        self._warn([message for message in messages if message not in self._warned])
+        self._warned = set(messages)
 
     def _boundary(self) -> None:
         """Evaluate and checkpoint where they are due, in this order on a resume too."""
@@ -229,6 +254,21 @@ class Loop:
                 problem=error.problem if known else f"{type(error).__name__}: {error}",
                 remedy=error.remedy if known else f"workbench resume {self.folder.path}",
             )
+
+
+def exhausted(domains: Sequence[str], epochs_K: np.ndarray) -> list[str]:
+    """A line for each domain whose rows were all drawn at least once, twice, four times …"""
+    return [
+        f"domain '{name}' is exhausted: every row was drawn {_times(epochs)}; lower its share, or "
+        "give it more text (max_domain_mb)"
+        for name, epochs in zip(domains, epochs_K, strict=True)
+        if epochs >= 1
+    ]
+
+
+def _times(epochs: float) -> str:
+    count = 2 ** int(np.log2(epochs))
+    return "once" if count == 1 else f"{count} times"
 
 
 def _plain(changes: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ Shapes: S steps waiting, B rows of a step, K domains.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from workbench.core import IGNORE_INDEX, Batch, Mixture, NumericsError
+from workbench.core import IGNORE_INDEX, Batch, Mixture, NumericsError, Signal
 from workbench.data import PreparedCorpus
 from workbench.tracking import RunFolder
 from workbench.training.step import Stepped
@@ -29,6 +30,8 @@ class _Waiting:
     mixture: Mixture
     epochs_K: np.ndarray
     seconds: float
+    diagnostics: Mapping[str, Any]
+    steps_left: int
 
 
 class Recorder:
@@ -47,8 +50,12 @@ class Recorder:
         mixture: Mixture,
         epochs_K: np.ndarray,
         seconds: float,
+        diagnostics: Mapping[str, Any],
+        steps_left: int,
     ) -> None:
-        self._waiting.append(_Waiting(stepped, batch, mixture, epochs_K, seconds))
+        """Keep a finished step, with the mixer's own diagnostics of it, until `flush`."""
+        entry = _Waiting(stepped, batch, mixture, epochs_K, seconds, diagnostics, steps_left)
+        self._waiting.append(entry)
 
     @property
     def ledger_steps(self) -> int:
@@ -70,7 +77,9 @@ class Recorder:
         for i, entry in enumerate(waiting):
             columns = self._ledger_rows(entry, loss_SB[i], weight_SB[i])
             self._rows.append(columns)
-            events.append(_step_event(entry, loss_SB[i], weight_SB[i], valid_SB[i], norm_S[i]))
+            event = _step_event(entry, loss_SB[i], weight_SB[i], valid_SB[i], norm_S[i])
+            event["epochs_projected"] = self._epochs_projected(entry)
+            events.append(event)
             bad_B = valid_SB[i] & ~np.isfinite(loss_SB[i])
             if bad_B.any() or not np.isfinite(norm_S[i]):
                 failed = (entry, bad_B)
@@ -90,6 +99,12 @@ class Recorder:
         first, last = int(self._rows[0]["step"][0]), int(self._rows[-1]["step"][0])
         self._folder.write_ledger(columns, first, last)
         self._rows = []
+
+    def _epochs_projected(self, entry: _Waiting) -> dict[str, float]:
+        """How often each domain's rows will have been drawn if its share stays as it is."""
+        rows = len(entry.batch)
+        rest_K = entry.steps_left * rows * entry.mixture.effective_K(rows) / self._corpus.rows_K
+        return _by_domain(entry.mixture, entry.epochs_K + rest_K)
 
     def _read_back(self) -> tuple[np.ndarray, ...]:
         outcomes = [entry.stepped.outcome for entry in self._waiting]
@@ -165,11 +180,16 @@ def _step_event(
         "loss_min": float(loss.min(initial=np.inf)),
         "loss_max": float(loss.max(initial=-np.inf)),
         "mixture": entry.mixture.as_dict(),
-        "epochs": dict(zip(entry.mixture.domains, entry.epochs_K.tolist(), strict=True)),
+        "effective_mixture": _by_domain(entry.mixture, entry.mixture.effective_K(len(loss_B))),
+        "epochs": _by_domain(entry.mixture, entry.epochs_K),
         "sample_share": {},
         "weight_share": {},
         "domain_loss": {},
     }
+    if entry.diagnostics:
+        event["mixer"] = _plain(entry.diagnostics)
+    if entry.stepped.outcome.signals:
+        event["signals"] = _signals(entry.stepped.outcome.signals)
     event.update({name: float(value) for name, value in entry.stepped.diagnostics.items()})
     total_weight = float(weight.sum())
     for k, name in enumerate(entry.mixture.domains):
@@ -179,6 +199,37 @@ def _step_event(
         if own.any():
             event["domain_loss"][name] = _mean(loss[own])
     return event
+
+
+def _by_domain(mixture: Mixture, value_K: np.ndarray) -> dict[str, float]:
+    return dict(zip(mixture.domains, value_K.tolist(), strict=True))
+
+
+def _signals(signals: Mapping[Signal, Any]) -> dict[str, Any]:
+    """Small enough for an event, and enough for another mixer to be played over the run."""
+    found: dict[str, Any] = {}
+    if Signal.DOMAIN_GRADIENTS in signals:
+        gradients = signals[Signal.DOMAIN_GRADIENTS]
+        found["gram"] = gradients.gram_KK[np.triu_indices(len(gradients.gram_KK))]
+        found["domain_rows"] = gradients.count_K
+        found["sampling_error"] = gradients.sampling_error
+    if Signal.ROW_GRADIENTS in signals:
+        found["row_squares"] = signals[Signal.ROW_GRADIENTS]
+    if Signal.TRACKED_NORMS in signals:
+        norms = signals[Signal.TRACKED_NORMS]
+        found["weight_norms"], found["change_norms"] = norms.weight_L, norms.change_L
+    return _plain(found)
+
+
+def _plain(value: Any) -> Any:
+    """JSON types, floats to six digits: an event is read by people and drawn as curves."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(each) for each in value]
+    if isinstance(value, (float, np.floating)):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def _correlation(weight: np.ndarray, loss: np.ndarray) -> float:

@@ -17,6 +17,7 @@ from workbench.data import MixtureSampler, PreparedCorpus
 from workbench.models import Decoder, build_model
 from workbench.training.checks import build_mixer, build_reweighter
 from workbench.training.optimizer import apply_settings, build_optimizer
+from workbench.training.signals import Signals
 
 
 @dataclass
@@ -35,12 +36,16 @@ class TrainState:
     mixer: Mixer
     reweighter: Reweighter
     streams: RandomStreams
+    signals: Signals
     step: int = 0
 
     def change(self, config: RunConfig) -> None:
         """Continue under a changed config; policies keep their state where they stay the same."""
         if config.mixer != self.config.mixer:
-            self.mixer = _carry(self.mixer, build_mixer(config, self.corpus))
+            mixer = build_mixer(config, self.corpus)
+            # First, because it refuses a mixer that does not fit the model.
+            self.signals = build_signals(config, self.corpus, self.model, mixer)
+            self.mixer = _carry(self.mixer, mixer)
         if config.reweighter != self.config.reweighter:
             self.reweighter = _carry(self.reweighter, build_reweighter(config.reweighter))
         apply_settings(self.optimizer, config.optimizer)
@@ -98,13 +103,21 @@ def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
         context_tokens=corpus.context_tokens,
         seed=stream_seed(config.seed, "model"),
     ).to(config.training.device)
+    mixer = build_mixer(config, corpus)
     return TrainState(
         config=config,
         corpus=corpus,
         model=model,
         optimizer=build_optimizer(model, config.optimizer),
         sampler=MixtureSampler(corpus, batch_rows=config.training.batch_rows, seed=config.seed),
-        mixer=build_mixer(config, corpus),
+        mixer=mixer,
         reweighter=build_reweighter(config.reweighter),
         streams=RandomStreams(config.seed),
+        signals=build_signals(config, corpus, model, mixer),
     )
+
+
+def build_signals(
+    config: RunConfig, corpus: PreparedCorpus, model: Decoder, mixer: Mixer
+) -> Signals:
+    return Signals(model, mixer, len(corpus.domains), stream_seed(config.seed, "projection"))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from workbench.core import Batch, NumericsError, StepOutcome, stream_seed
 from workbench.kernels import valid_rows
-from workbench.training.accumulate import accumulate
+from workbench.training.accumulate import accumulate, splits
 from workbench.training.optimizer import learning_rate, set_learning_rate
 from workbench.training.ranks import Ranks
 from workbench.training.state import TrainState
@@ -47,8 +47,10 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
     valid_B = valid_rows(labels_BT)
     ranks = Ranks.here()
     own = ranks.part(len(batch))
+    split = ranks.world > 1 or splits(state, ranks, len(batch))
+    watch = state.signals.step(state.mixer.needs, batch.domain_B[own], split=split)
     with _own_randomness(state):
-        loss_B, weight_B = accumulate(state, tokens_BT[own], labels_BT[own], valid_B, ranks)
+        loss_B, weight_B = accumulate(state, tokens_BT[own], labels_BT[own], valid_B, ranks, watch)
     outcome = StepOutcome(
         step=state.step,
         domain_B=batch.domain_B,
@@ -65,10 +67,12 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
         state.optimizer.zero_grad(set_to_none=True)
         raise NonFiniteStep(stepped)
     set_learning_rate(state.optimizer, rate)
-    state.optimizer.step()
+    with watch.update():
+        state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     state.reweighter.observe(loss_B, valid_B, state.step)
-    return stepped
+    signals = watch.result(batch.domain_B, valid_B, ranks, valid_B.sum().clamp(min=1))
+    return replace(stepped, outcome=replace(outcome, signals=signals)) if signals else stepped
 
 
 @contextmanager

@@ -1,0 +1,220 @@
+"""What a mixer asks for is computed, is right, is recorded, and costs nothing when not asked."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.config import Policy
+from workbench.core import (
+    MIXERS,
+    DomainGradients,
+    Mixture,
+    PolicyError,
+    Signal,
+    Tracking,
+)
+from workbench.kernels.domain_gradients import GradientTracker, reference_domain_gradients
+from workbench.models.layers import tracked_layers
+from workbench.training import resume, train
+from workbench.training.state import build_state
+from workbench.training.step import train_step
+
+ALL = frozenset({Signal.DOMAIN_GRADIENTS, Signal.ROW_GRADIENTS, Signal.TRACKED_NORMS})
+
+
+class Watcher:
+    """A uniform mixer that asks for every signal, every `every_steps` steps."""
+
+    def __init__(self, task, *, width: int | None = None, every_steps: int = 1, worry: int = -1):
+        self.task, self.every_steps, self.worry = task, every_steps, worry
+        self.tracking = Tracking(layers=1, projection_width=width)
+        self.step, self.seen, self.observed = None, [], 0
+
+    @property
+    def needs(self):
+        due = self.step is None or self.step % self.every_steps == 0
+        return ALL if due else frozenset()
+
+    def propose(self, step):
+        self.step = step
+        return Mixture(self.task.names, np.full(len(self.task), 1 / len(self.task)))
+
+    def observe(self, outcome):
+        self.seen.append(outcome)
+        self.observed += 1
+
+    def diagnostics(self) -> Mapping[str, object]:
+        return {"observed": self.observed, "halves": np.full(2, self.observed / 3)}
+
+    def warnings(self):
+        return ["too many steps; stop"] if self.observed == self.worry else []
+
+    def state_dict(self):
+        return {"observed": self.observed}
+
+    def load_state_dict(self, state):
+        self.observed = state["observed"]
+
+    def agent_state(self):
+        return {"observed": self.observed}
+
+
+@pytest.fixture(autouse=True)
+def watcher():
+    MIXERS.register("watcher")(Watcher)
+    yield
+    del MIXERS._factories["watcher"]
+
+
+def stepped(config, corpus, *, micro_batch_rows=None, reweighter="uniform", **options):
+    """State and signals of step 0."""
+    training = config.training.replace(micro_batch_rows=micro_batch_rows)
+    mixer = Policy("watcher", **options)
+    state = build_state(
+        config.replace(training=training, reweighter=reweighter, mixer=mixer), corpus
+    )
+    state.mixer.propose(0)
+    outcome = train_step(state, state.sampler.draw(0)).outcome
+    return state, outcome
+
+
+def truth(config, corpus, reweighter="uniform"):
+    """Mean gradient of each domain's rows as weighted, and of each row alone, by autograd."""
+    state = build_state(config.replace(reweighter=reweighter), corpus)
+    batch = state.sampler.draw(0)
+    loss_B = state.model(batch.tokens_BT, batch.labels_BT)
+    weight_B = state.reweighter.weigh(loss_B.detach(), torch.ones(len(batch)) > 0, 0)
+    weights = [layer.weight for layer in tracked_layers(state.model, 1).values()]
+    rows_BN = reference_domain_gradients(loss_B, range(len(batch)), weights, len(batch))
+    count_K = np.bincount(batch.domain_B, minlength=len(corpus.domains))
+    mean_KN = torch.zeros(len(count_K), rows_BN.shape[1])
+    mean_KN.index_add_(0, torch.from_numpy(batch.domain_B), weight_B[:, None] * rows_BN)
+    mean_KN /= torch.from_numpy(np.maximum(count_K, 1))[:, None]
+    square_B = rows_BN.square().sum(dim=1).numpy()
+    square_K = np.bincount(batch.domain_B, weights=square_B, minlength=len(count_K))
+    return (mean_KN @ mean_KN.T).numpy(), count_K, square_K / np.maximum(count_K, 1)
+
+
+CASES = [
+    (None, "uniform"),
+    (2, "uniform"),
+    (None, Policy("linupper")),
+    (2, Policy("linupper", scope="step")),
+    (None, Policy("linupper", control="norm_matched")),
+]
+
+
+@pytest.mark.parametrize(("size", "reweighter"), CASES, ids=str)
+def test_signals_are_those_of_the_whole_step(nano_config, nano_corpus, size, reweighter):
+    _, outcome = stepped(nano_config, nano_corpus, micro_batch_rows=size, reweighter=reweighter)
+    gram_KK, count_K, square_K = truth(nano_config, nano_corpus, reweighter)
+    found = outcome.signals[Signal.DOMAIN_GRADIENTS]
+    assert isinstance(found, DomainGradients) and found.sampling_error == 0
+    assert found.count_K.tolist() == count_K.tolist() and (count_K == 0).any()
+    np.testing.assert_allclose(found.gram_KK, gram_KK, atol=1e-6, rtol=1e-4)
+    np.testing.assert_allclose(outcome.signals[Signal.ROW_GRADIENTS], square_K, rtol=1e-4)
+
+
+def test_streamed_weights_are_put_right_in_the_signals_too(nano_config, nano_corpus):
+    policy = Policy("linupper", scope="stream")
+    state, first = stepped(nano_config, nano_corpus, micro_batch_rows=2, reweighter=policy)
+    # The second look at the same rows has a loss range, so weights differ and need the factor.
+    state.model.load_state_dict(build_state(state.config, nano_corpus).model.state_dict())
+    batch = build_state(state.config, nano_corpus).sampler.draw(0)
+    state.mixer.propose(0)
+    second = train_step(state, batch).outcome
+    assert second.weight_B.std() > 0.05 and first.weight_B.std() < 1e-6
+    gram_KK, _, square_K = truth(nano_config, nano_corpus, Policy("linupper"))
+    found = second.signals[Signal.DOMAIN_GRADIENTS].gram_KK
+    np.testing.assert_allclose(found, gram_KK, atol=1e-6, rtol=1e-3)
+    np.testing.assert_allclose(second.signals[Signal.ROW_GRADIENTS], square_K, rtol=1e-4)
+
+
+def test_norms_are_of_the_weights_after_the_update_and_of_their_change(nano_config, nano_corpus):
+    state, outcome = stepped(nano_config, nano_corpus)
+    before = build_state(state.config, nano_corpus).model
+    old, new = (next(iter(tracked_layers(m, 1).values())).weight for m in (before, state.model))
+    norms = outcome.signals[Signal.TRACKED_NORMS]
+    assert norms.weight_L == pytest.approx([new.norm().item()], rel=1e-5)
+    assert norms.change_L == pytest.approx([(new - old).norm().item()], rel=1e-4)
+    assert norms.change_L[0] > 0
+
+
+def test_the_update_is_that_of_a_run_that_asks_for_nothing(nano_config, nano_corpus):
+    watched, _ = stepped(nano_config, nano_corpus)
+    plain = build_state(nano_config, nano_corpus)
+    train_step(plain, plain.sampler.draw(0))
+    for one, other in zip(watched.model.parameters(), plain.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_is_tracked_when_not_asked(nano_config, nano_corpus, monkeypatch):
+    def unwanted(*_):
+        raise AssertionError("tracked")
+
+    monkeypatch.setattr(GradientTracker, "rows", unwanted)
+    plain = build_state(nano_config, nano_corpus)
+    assert plain.signals.tracker is None
+    assert train_step(plain, plain.sampler.draw(0)).outcome.signals == {}
+    state = build_state(nano_config.replace(mixer=Policy("watcher", every_steps=2)), nano_corpus)
+    state.mixer.propose(1)
+    assert train_step(state, state.sampler.draw(0)).outcome.signals == {}
+
+
+def test_what_a_run_records_of_its_mixer_and_signals(nano_config, cache_dir, tmp_path):
+    config = nano_config.replace(mixer=Policy("watcher", width=4, worry=10)).change(total_steps=20)
+    with pytest.warns(UserWarning, match="too many steps"):
+        run = train(config, tmp_path, cache_dir=cache_dir)
+    event = run.events("step")[6]
+    domains = len(event["mixture"])
+    assert event["mixer"] == {"observed": 7, "halves": [2.33333, 2.33333]}
+    assert len(event["signals"]["gram"]) == domains * (domains + 1) // 2
+    assert sum(event["signals"]["domain_rows"]) == 8
+    assert event["signals"]["sampling_error"] == pytest.approx(1.11803)
+    assert event["effective_mixture"] == event["mixture"]
+    last = run.events("step")[-1]
+    assert last["epochs_projected"] == last["epochs"]
+    assert event["epochs_projected"]["noise"] > event["epochs"]["noise"]
+    warned = [e for e in run.events("warning") if "too many steps" in e["message"]]
+    assert len(warned) == 1 and warned[0]["step"] == 10
+    agent = torch.load(run.path / "agent.pt", weights_only=True)
+    assert agent == {"observed": 20}
+    assert "watcher" in json.dumps(run.folder.config)
+
+
+def test_a_run_with_signals_resumes_to_the_bit(nano_config, cache_dir, tmp_path):
+    config = nano_config.replace(mixer=Policy("watcher")).change(total_steps=14)
+    straight = train(config, tmp_path / "a", cache_dir=cache_dir)
+    train(config.change(total_steps=14), tmp_path / "b", cache_dir=cache_dir)
+    again = resume(tmp_path / "b" / "nano", step=10, cache_dir=cache_dir)
+    for one, other in zip(straight.events("step"), again.events("step"), strict=True):
+        assert one["signals"] == other["signals"] and one["mixer"] == other["mixer"]
+        assert one["loss"] == other["loss"]
+
+
+def test_a_domain_that_is_used_up_is_named_once_for_each_doubling(nano_config, cache_dir, tmp_path):
+    mixer = Policy("static", mixture={"clean_prose": 1})
+    config = nano_config.replace(mixer=mixer).change(total_steps=200, evaluate_every_steps=200)
+    with pytest.warns(UserWarning, match="is exhausted"):
+        run = train(config, tmp_path, cache_dir=cache_dir)
+    epochs = run.events("step")[-1]["epochs"]["clean_prose"]
+    warned = [e["message"] for e in run.events("warning")]
+    assert 1 <= len(warned) == int(np.log2(epochs)) + 1
+    assert "domain 'clean_prose' is exhausted: every row was drawn once" in warned[0]
+
+
+def test_a_mixer_that_does_not_say_which_weights_is_refused(nano_config, nano_corpus):
+    class Vague(Watcher):
+        def __init__(self, task):
+            super().__init__(task)
+            del self.tracking
+
+    MIXERS.register("vague")(Vague)
+    try:
+        with pytest.raises(PolicyError, match="does not say of which weights"):
+            build_state(nano_config.replace(mixer="vague"), nano_corpus)
+    finally:
+        del MIXERS._factories["vague"]
