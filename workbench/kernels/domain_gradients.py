@@ -279,8 +279,9 @@ def _parts(s_bTO: Tensor, a_bTI: Tensor, runs: list[Run], domains: int) -> Tenso
 
 
 def _gram(parts_KOI: Tensor) -> Tensor:
-    flat_KN = parts_KOI.flatten(1)
-    return (flat_KN @ flat_KN.T).double()
+    # Output by output: one product with few rows and very many columns would use one thread.
+    parts_OKI = parts_KOI.transpose(0, 1)
+    return torch.bmm(parts_OKI, parts_OKI.mT).sum(dim=0, dtype=torch.float64)
 
 
 def _row_squares(s_bTO: Tensor, a_bTI: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """How much of each domain the model sees."""
 
+from workbench.mixing.acodm import AcOdm
 from workbench.mixing.static import Static
 
-__all__ = ["Static"]
+__all__ = ["AcOdm", "Static"]

@@ -58,12 +58,12 @@ class Alignment:
     reward_K: np.ndarray
 
     @property
-    def signal_to_noise(self) -> float:
-        """|mean W| / std W over domains; below 1 the domains conflict more than they agree."""
-        if len(self.interaction_K) < 2:
-            return float("inf")
-        spread = float(self.interaction_K.std(ddof=1))
-        return abs(float(self.interaction_K.mean())) / spread if spread > 0 else float("inf")
+    def conflict(self) -> bool:
+        """Whether the domains oppose each other on the whole, sum over i != j of H_ij < 0.
+
+        A domain of pure noise, which agrees with nobody, then has the best reward.
+        """
+        return bool(self.interaction_K.sum() < 0)
 
 
 def alignment(gram_KK: np.ndarray) -> Alignment:

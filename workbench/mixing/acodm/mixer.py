@@ -1,0 +1,384 @@
+"""The mixer `acodm`: signals in, mixture out, learning as it goes.
+
+    Policy("acodm", warmup_steps=200)                             # learns while the model trains
+    Policy("acodm", agent="runs/proxy", mode="frozen")            # drives a larger model
+    Policy("acodm", agent="runs/proxy", mode="continue")
+
+`direct` and `frozen_random` are its controls: the actor without a critic, and without learning.
+Shapes: K domains, L tracked layers, S state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from workbench.core import (
+    MIXERS,
+    ConfigError,
+    MixingTask,
+    Mixture,
+    PolicyError,
+    RandomStreams,
+    Signal,
+    StepOutcome,
+    Tracking,
+    stream_seed,
+)
+from workbench.mixing.acodm.agent import ActorStep, Agent, CriticForm, Scalarise, Settings
+from workbench.mixing.acodm.networks import PAPER_HIDDEN, default_hidden
+from workbench.mixing.acodm.observation import Form, Observation
+from workbench.mixing.acodm.replay_buffer import ReplayBuffer
+from workbench.mixing.acodm.rewards import Reward, Rewards
+from workbench.mixing.energy import energies
+from workbench.mixing.floor import DEFAULT_FLOOR, check_floor, with_floor
+from workbench.mixing.signals import domain_losses
+
+Mode = Literal["learn", "frozen", "continue"]
+AGENT_FILE = "agent.pt"
+DIRICHLET = 2.0
+"""Concentration per domain of the mixtures tried during the warm-up."""
+
+
+@MIXERS.register("acodm")
+class AcOdm:
+    """AC-ODM, Ma et al. 2026 (arXiv 2505.23878), as the reference agent of the method card.
+
+    State fields: agent, replay, rewards, observation, the last action, counts of what was dropped.
+
+    Args:
+        task: supplied by the loop.
+        warmup_steps: steps that try Dirichlet mixtures around the prior before the actor acts.
+        prior: `uniform`, or `natural` (in proportion to rows): the centre of the warm-up.
+        discount: of later rewards, the paper's gamma.
+        entropy: weight of the policy's entropy; 0 ends at a single domain.
+        exploration: standard deviation of the noise on log-probabilities.
+        batch_size, replay_size, updates_per_step, learning_rate, soft_update_rate: of DDPG.
+        every_steps: gradients are taken and the agent learns every so many steps.
+        tracked_layers, projection_width: see `core.Tracking`.
+        network: `small` grows with the state; `paper` is five hidden layers of 1024.
+        reward: `alignment`; `importance` is the paper's W/P, summed.
+        critic, scalarise, actor_step: see `acodm.agent.Settings`.
+        state: `paper` or `official`, see `acodm.observation`.
+        mode: `learn`; `frozen` acts as `agent` learned to; `continue` learns on from it.
+        agent: an agent.pt, or the folder of a run that has one.
+    Raises:
+        ConfigError: an option out of range, or an agent of other domains or layers.
+    """
+
+    def __init__(
+        self,
+        task: MixingTask,
+        *,
+        warmup_steps: int = 100,
+        prior: Literal["uniform", "natural"] = "uniform",
+        discount: float = 0.0,
+        entropy: float = 0.1,
+        exploration: float = 0.3,
+        batch_size: int = 32,
+        replay_size: int = 10_000,
+        updates_per_step: int = 1,
+        learning_rate: float = 1e-3,
+        soft_update_rate: float = 0.005,
+        every_steps: int = 1,
+        tracked_layers: int = 3,
+        projection_width: int | None = None,
+        network: Literal["small", "paper"] = "small",
+        reward: Reward = "alignment",
+        critic: CriticForm = "scalar",
+        scalarise: Scalarise = "mixture",
+        actor_step: ActorStep = "own",
+        state: Form = "paper",
+        mode: Mode = "learn",
+        agent: str | Path | None = None,
+        floor: float = DEFAULT_FLOOR,
+        guaranteed_rows: int = 0,
+    ):
+        check_floor(task, floor, guaranteed_rows)
+        positive = {
+            "batch_size": batch_size,
+            "replay_size": replay_size,
+            "every_steps": every_steps,
+            "tracked_layers": tracked_layers,
+            "learning_rate": learning_rate,
+        }
+        _check_ranges(positive, {"warmup_steps": warmup_steps, "exploration": exploration})
+        _check_choice("mode", mode, ("learn", "frozen", "continue"))
+        _check_choice("network", network, ("small", "paper"))
+        _check_choice("prior", prior, ("uniform", "natural"))
+        if mode == "continue" and agent is None:
+            raise ConfigError("mode='continue' has no agent", remedy="set agent to a run's folder")
+        self.task, self.mode, self._guaranteed_rows = task, mode, guaranteed_rows
+        self.tracking = Tracking(tracked_layers, projection_width)
+        self._exploration, self._batch_size, self._floor = exploration, batch_size, floor
+        self._updates, self._every_steps = updates_per_step, every_steps
+        # An agent that has learned already needs no mixtures at random.
+        self._warmup_steps = warmup_steps if mode == "learn" else 0
+        rows_K = np.asarray(task.rows_K, dtype=np.float64)
+        self._prior_K = rows_K / rows_K.sum() if prior == "natural" else _uniform(len(task))
+        self._streams = RandomStreams(task.seed)
+        domains = len(task)
+        states = 3 * domains + 2 * tracked_layers + 1
+        settings = Settings(
+            hidden=PAPER_HIDDEN if network == "paper" else default_hidden(states),
+            critic=critic,
+            scalarise=scalarise,
+            actor_step=actor_step,
+            entropy=entropy,
+            discount=discount,
+            soft_update_rate=soft_update_rate,
+            learning_rate=learning_rate,
+            floor=floor,
+        )
+        seed = stream_seed(task.seed, "networks")
+        self.agent = Agent(state=states, domains=domains, settings=settings, seed=seed)
+        self.replay = ReplayBuffer(replay_size, state=states, domains=domains)
+        self.rewards = Rewards(domains, form=reward)
+        self.view = Observation(
+            domains=domains, layers=tracked_layers, total_steps=task.total_steps, form=state
+        )
+        self._step = -1
+        self._mixture_K = self._prior_K
+        self._logged: dict[str, Any] = {}
+        if agent is not None:
+            self._take_over(read_agent(agent))
+
+    @property
+    def needs(self) -> frozenset[Signal]:
+        if self.mode == "frozen":
+            return frozenset({Signal.TRACKED_NORMS})
+        if self._step >= 0 and self._step % self._every_steps:
+            return frozenset({Signal.TRACKED_NORMS})
+        return frozenset({Signal.TRACKED_NORMS, Signal.DOMAIN_GRADIENTS})
+
+    def propose(self, step: int) -> Mixture:
+        self._step = step
+        self._mixture_K = self._act(step)
+        return Mixture(self.task.names, self._mixture_K, self._guaranteed_rows)
+
+    def _act(self, step: int) -> np.ndarray:
+        rng = self._streams.at("action", step)
+        if step < self._warmup_steps:
+            tried_K = rng.dirichlet(DIRICHLET * len(self.task) * self._prior_K)
+            return with_floor(tried_K, self._floor)
+        mixture_K = self.agent.act(self.view.vector_S)
+        if self.mode == "frozen" or not self._exploration:
+            return mixture_K
+        # Noise on the policy's own softmax, under the floor, which then holds again.
+        inner_K = (mixture_K - self._floor / len(mixture_K)) / max(1 - self._floor, 1e-9)
+        noisy_K = np.log(np.maximum(inner_K, 1e-12))
+        noisy_K = noisy_K + self._exploration * rng.standard_normal(len(mixture_K))
+        noisy_K = np.exp(noisy_K - noisy_K.max())
+        return with_floor(noisy_K / noisy_K.sum(), self._floor)
+
+    def observe(self, outcome: StepOutcome) -> None:
+        loss_K, count_K = domain_losses(outcome, len(self.task))
+        before_S = self.view.vector_S
+        norms = outcome.signals.get(Signal.TRACKED_NORMS)
+        after_S = self.view.after(loss_K, count_K, norms, outcome.step)
+        mixture_K = self._mixture_K
+        self._logged = {"phase": self._phase(outcome.step), "entropy": _entropy(mixture_K)}
+        gradients = outcome.signals.get(Signal.DOMAIN_GRADIENTS)
+        if gradients is None or self.mode == "frozen":
+            return
+        reward_K = self.rewards.after(gradients, mixture_K)
+        own, interaction = energies(np.nan_to_num(gradients.gram_KK), mixture_K)
+        self._logged |= {"self_energy": own, "interaction_energy": interaction}
+        if reward_K is not None:
+            self.replay.add(before_S, mixture_K, reward_K, after_S)
+            self._logged["total_reward"] = self.rewards.total(reward_K, mixture_K)
+        self._logged |= self._learn(outcome.step)
+
+    def _learn(self, step: int) -> dict[str, float]:
+        if len(self.replay) < self._batch_size:
+            return {}
+        rng = self._streams.at("replay", step)
+        losses: dict[str, float] = {}
+        for _ in range(self._updates):
+            batch = self.replay.sample(self._batch_size, rng)
+            losses = self.agent.update(batch, actor=step >= self._warmup_steps)
+        return losses
+
+    def _phase(self, step: int) -> str:
+        if self.mode == "frozen":
+            return "frozen"
+        return "warm-up" if step < self._warmup_steps else "learning"
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        by_domain = {
+            name: dict(zip(self.task.names, values.tolist(), strict=True))
+            for name, values in self.rewards.per_domain().items()
+        }
+        return {**self._logged, **by_domain, "dropped": self.rewards.dropped}
+
+    def warnings(self) -> Sequence[str]:
+        found = list(self.rewards.warnings(self.task.names))
+        lowest = self._floor / len(self.task)
+        if self._step >= self._warmup_steps and lowest > 0:
+            at_floor = [
+                name
+                for name, share in zip(self.task.names, self._mixture_K, strict=True)
+                if share < 1.1 * lowest
+            ]
+            found += [
+                f"domain '{name}' sits at its floor: raise floor if it must be learned, or entropy "
+                "if the policy is too sure"
+                for name in at_floor
+            ]
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **self._learned(),
+            "step": self._step,
+            "mixture": torch.from_numpy(self._mixture_K.copy()),
+            "view": self.view.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._load_learned(state)
+        self._step = state["step"]
+        self._mixture_K = state["mixture"].numpy().copy()
+        self.view.load_state_dict(state["view"])
+
+    def agent_state(self) -> dict[str, Any]:
+        return {
+            "domains": list(self.task.names),
+            "layers": self.tracking.layers,
+            "hidden": list(self.agent.settings.hidden),
+            "critic": self.agent.settings.critic,
+            "state": self.view.form,
+            **self._learned(),
+        }
+
+    def _learned(self) -> dict[str, Any]:
+        return {
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "rewards": self.rewards.state_dict(),
+        }
+
+    def _load_learned(self, state: dict[str, Any]) -> None:
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load_state_dict(state["replay"])
+        self.rewards.load_state_dict(state["rewards"])
+
+    def _take_over(self, saved: dict[str, Any]) -> None:
+        own = self.agent_state()
+        remedies = {
+            "domains": "use the same domains in the same order (CorpusConfig.domains)",
+            "layers": f"set tracked_layers={saved['layers']}",
+            "hidden": "set network as it was for the agent",
+            "critic": f"set critic='{saved['critic']}'",
+            "state": f"set state='{saved['state']}'",
+        }
+        for name, remedy in remedies.items():
+            if saved[name] != own[name]:
+                raise ConfigError(
+                    f"the agent was trained with {name} {saved[name]}, here {name} is {own[name]}",
+                    remedy=remedy,
+                )
+        self._load_learned(saved)
+
+
+def direct(
+    task: MixingTask,
+    *,
+    warmup_steps: int = 100,
+    entropy: float = 0.1,
+    exploration: float = 0.3,
+    batch_size: int = 32,
+    updates_per_step: int = 1,
+    learning_rate: float = 1e-3,
+    every_steps: int = 1,
+    tracked_layers: int = 3,
+    projection_width: int | None = None,
+    floor: float = DEFAULT_FLOOR,
+    guaranteed_rows: int = 0,
+) -> AcOdm:
+    """Control: the actor climbs a . z of the replayed steps itself, without a critic."""
+    return AcOdm(
+        task,
+        critic="none",
+        warmup_steps=warmup_steps,
+        entropy=entropy,
+        exploration=exploration,
+        batch_size=batch_size,
+        updates_per_step=updates_per_step,
+        learning_rate=learning_rate,
+        every_steps=every_steps,
+        tracked_layers=tracked_layers,
+        projection_width=projection_width,
+        floor=floor,
+        guaranteed_rows=guaranteed_rows,
+    )
+
+
+def frozen_random(
+    task: MixingTask,
+    *,
+    tracked_layers: int = 3,
+    floor: float = DEFAULT_FLOOR,
+    guaranteed_rows: int = 0,
+) -> AcOdm:
+    """Control: an actor as it was initialised, never updated, and no gradients taken."""
+    return AcOdm(
+        task,
+        mode="frozen",
+        tracked_layers=tracked_layers,
+        floor=floor,
+        guaranteed_rows=guaranteed_rows,
+    )
+
+
+MIXERS.register("direct")(direct)
+MIXERS.register("frozen_random")(frozen_random)
+
+
+def read_agent(path: str | Path) -> dict[str, Any]:
+    """What `AcOdm.agent_state` gave, from its file or the folder of a run.
+
+    Raises:
+        PolicyError: no such file, or it is no agent.
+    """
+    path = Path(path).expanduser()
+    file = path / AGENT_FILE if path.is_dir() else path
+    try:
+        saved = torch.load(file, weights_only=True, map_location="cpu")
+    except FileNotFoundError:
+        raise PolicyError(
+            f"{file} does not exist", remedy="give the folder of a finished run of mixer 'acodm'"
+        ) from None
+    except Exception as error:  # torch raises pickle's, zipfile's and its own
+        raise PolicyError(
+            f"{file} is no agent: {type(error).__name__}", remedy="give an agent.pt"
+        ) from None
+    if not isinstance(saved, dict) or not {"agent", "replay", "domains"} <= saved.keys():
+        raise PolicyError(f"{file} is no agent", remedy="give an agent.pt of mixer 'acodm'")
+    return saved
+
+
+def _uniform(domains: int) -> np.ndarray:
+    return np.full(domains, 1 / domains)
+
+
+def _entropy(mixture_K: np.ndarray) -> float:
+    return float(-(mixture_K * np.log(np.maximum(mixture_K, 1e-300))).sum())
+
+
+def _check_ranges(positive: Mapping[str, float], non_negative: Mapping[str, float]) -> None:
+    for name, value in positive.items():
+        if not value > 0:
+            raise ConfigError(f"{name} = {value}", remedy="give a number above 0")
+    for name, value in non_negative.items():
+        if not value >= 0:
+            raise ConfigError(f"{name} = {value}", remedy="give 0 or more")
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} = {value!r}", remedy=f"give one of: {', '.join(choices)}")

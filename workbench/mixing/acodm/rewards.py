@@ -1,0 +1,123 @@
+"""What the agent is rewarded for, domain by domain, and how far that can be trusted.
+
+    rewards = Rewards(domains=5)
+    reward_K = rewards.after(gradients, mixture_K)       # None when the step must be dropped
+
+`alignment`: the running mean of z, AC-ODM's normalised alignment; the mixture's reward is a . z.
+`importance`: the paper's W_i / P_i over the mean norm, summed over domains.  It pays for rare
+domains rather than for good ones: a domain of noise ends with nearly all the weight.
+Shapes: K domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from workbench.core import ConfigError, DomainGradients
+from workbench.mixing.signals import alignment
+
+Reward = Literal["alignment", "importance"]
+SMOOTHING = 0.9
+"""Share of the past in the running means of z."""
+PATIENCE_STEPS = 20
+"""Steps before a running ratio is worth a warning."""
+
+
+class Rewards:
+    """State fields: running means of z, z² and of agreement, steps counted and dropped."""
+
+    def __init__(self, domains: int, *, form: Reward = "alignment"):
+        if form not in ("alignment", "importance"):
+            raise ConfigError(f"reward = {form!r}", remedy="give 'alignment' or 'importance'")
+        self.form: Reward = form
+        self.dropped = 0
+        self._last_K = np.zeros(domains)
+        self._mean_K = np.zeros(domains)
+        self._square_K = np.zeros(domains)
+        self._steps_K = np.zeros(domains)
+        self._agreement = 0.0
+
+    def after(self, gradients: DomainGradients, mixture_K: np.ndarray) -> np.ndarray | None:
+        """The reward of each domain after a step; a domain without rows keeps its last.
+
+        A step whose products are not finite is counted, and gives no reward.
+        """
+        present_K = gradients.count_K > 0
+        if not np.isfinite(gradients.gram_KK).all():
+            self.dropped += 1
+            return None
+        if present_K.sum() < 2:
+            return self._reward(mixture_K)
+        found = alignment(gradients.gram_KK[np.ix_(present_K, present_K)])
+        self._last_K[present_K] = found.utility_K if self.form == "importance" else found.reward_K
+        scale = np.abs(found.interaction_K).sum()
+        agreement = float(found.interaction_K.sum()) / scale if scale > 0 else 0.0
+        self._agreement = SMOOTHING * self._agreement + (1 - SMOOTHING) * agreement
+        self._smooth(present_K)
+        return self._reward(mixture_K)
+
+    def _smooth(self, present_K: np.ndarray) -> None:
+        self._steps_K += present_K
+        # The plain mean until the running one has as long a memory.
+        rate_K = np.maximum(1 / np.maximum(self._steps_K, 1), 1 - SMOOTHING) * present_K
+        self._mean_K += rate_K * (self._last_K - self._mean_K)
+        self._square_K += rate_K * (self._last_K**2 - self._square_K)
+
+    def _reward(self, mixture_K: np.ndarray) -> np.ndarray:
+        if self.form == "alignment":
+            return self._mean_K.copy()
+        # Divided by a_i twice: the critic multiplies by it, and the sum of W/P is wanted.
+        return self._last_K / mixture_K**2
+
+    def total(self, reward_K: np.ndarray, mixture_K: np.ndarray) -> float:
+        """R = sum a_i r_i."""
+        return float(mixture_K @ reward_K)
+
+    @property
+    def signal_to_noise_K(self) -> np.ndarray:
+        """|mean z_i| / std z_i over the last steps, (K,); infinite without spread."""
+        spread_K = np.sqrt(np.maximum(self._square_K - self._mean_K**2, 0))
+        return np.abs(self._mean_K) / np.maximum(spread_K, 1e-12)
+
+    def per_domain(self) -> dict[str, np.ndarray]:
+        return {
+            "reward": self._last_K,
+            "reward_average": self._mean_K,
+            "signal_to_noise": np.minimum(self.signal_to_noise_K, 1e6),
+        }
+
+    def warnings(self, names: Sequence[str]) -> Iterator[str]:
+        if self.dropped:
+            yield (
+                "steps with gradients that are not finite gave no reward: lower the learning rate, "
+                "or set precision='float32'"
+            )
+        if self._steps_K.max(initial=0) < PATIENCE_STEPS:
+            return
+        if self._agreement < 0:
+            yield (
+                "the domains' gradients oppose each other, so that a domain of noise would look "
+                "best: raise entropy, take out the domain that conflicts, or use a static mixture"
+            )
+        for name, ratio, steps in zip(names, self.signal_to_noise_K, self._steps_K, strict=True):
+            if steps >= PATIENCE_STEPS and ratio < 1:
+                yield (
+                    f"the reward of domain '{name}' is below its noise: more rows a step "
+                    "(batch_rows, guaranteed_rows) or more tracked_layers make it clearer"
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        arrays = (self._last_K, self._mean_K, self._square_K, self._steps_K)
+        return {
+            "arrays": [array.tolist() for array in arrays],
+            "agreement": self._agreement,
+            "dropped": self.dropped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        arrays = [np.array(values) for values in state["arrays"]]
+        self._last_K, self._mean_K, self._square_K, self._steps_K = arrays
+        self._agreement, self.dropped = state["agreement"], state["dropped"]
