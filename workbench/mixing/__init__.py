@@ -1,6 +1,8 @@
 """How much of each domain the model sees."""
 
 from workbench.mixing.acodm import AcOdm
+from workbench.mixing.descent import AlignmentDescent, Doge, Pike
+from workbench.mixing.exp3 import Exp3
 from workbench.mixing.static import Static
 
-__all__ = ["AcOdm", "Static"]
+__all__ = ["AcOdm", "AlignmentDescent", "Doge", "Exp3", "Pike", "Static"]

@@ -99,17 +99,15 @@ class AcOdm:
         guaranteed_rows: int = 0,
     ):
         check_floor(task, floor, guaranteed_rows)
-        positive = {
-            "batch_size": batch_size,
-            "replay_size": replay_size,
-            "every_steps": every_steps,
-            "tracked_layers": tracked_layers,
-            "learning_rate": learning_rate,
-        }
-        _check_ranges(positive, {"warmup_steps": warmup_steps, "exploration": exploration})
-        _check_choice("mode", mode, ("learn", "frozen", "continue"))
-        _check_choice("network", network, ("small", "paper"))
-        _check_choice("prior", prior, ("uniform", "natural"))
+        _check_above_zero(
+            batch_size=batch_size,
+            replay_size=replay_size,
+            every_steps=every_steps,
+            tracked_layers=tracked_layers,
+            learning_rate=learning_rate,
+        )
+        _check_not_negative(warmup_steps=warmup_steps, exploration=exploration, entropy=entropy)
+        _check_choices(mode=mode, network=network, prior=prior)
         if mode == "continue" and agent is None:
             raise ConfigError("mode='continue' has no agent", remedy="set agent to a run's folder")
         self.task, self.mode, self._guaranteed_rows = task, mode, guaranteed_rows
@@ -118,31 +116,22 @@ class AcOdm:
         self._updates, self._every_steps = updates_per_step, every_steps
         # An agent that has learned already needs no mixtures at random.
         self._warmup_steps = warmup_steps if mode == "learn" else 0
-        rows_K = np.asarray(task.rows_K, dtype=np.float64)
-        self._prior_K = rows_K / rows_K.sum() if prior == "natural" else _uniform(len(task))
         self._streams = RandomStreams(task.seed)
-        domains = len(task)
-        states = 3 * domains + 2 * tracked_layers + 1
+        sizes = {"state": 3 * len(task) + 2 * tracked_layers + 1, "domains": len(task)}
+        hidden = PAPER_HIDDEN if network == "paper" else default_hidden(sizes["state"])
         settings = Settings(
-            hidden=PAPER_HIDDEN if network == "paper" else default_hidden(states),
-            critic=critic,
-            scalarise=scalarise,
-            actor_step=actor_step,
-            entropy=entropy,
-            discount=discount,
-            soft_update_rate=soft_update_rate,
-            learning_rate=learning_rate,
-            floor=floor,
-        )
-        seed = stream_seed(task.seed, "networks")
-        self.agent = Agent(state=states, domains=domains, settings=settings, seed=seed)
-        self.replay = ReplayBuffer(replay_size, state=states, domains=domains)
-        self.rewards = Rewards(domains, form=reward)
-        self.view = Observation(
-            domains=domains, layers=tracked_layers, total_steps=task.total_steps, form=state
-        )
+            hidden, critic, scalarise, actor_step, entropy, discount, soft_update_rate,
+            learning_rate, floor,
+        )  # fmt: skip
+        self.agent = Agent(**sizes, settings=settings, seed=stream_seed(task.seed, "networks"))
+        self.replay = ReplayBuffer(replay_size, **sizes)
+        self.rewards = Rewards(len(task), form=reward)
+        self.view = Observation(len(task), tracked_layers, task.total_steps, form=state)
+        self._start(_prior(task, prior), agent)
+
+    def _start(self, prior_K: np.ndarray, agent: str | Path | None) -> None:
+        self._prior_K = self._mixture_K = prior_K
         self._step = -1
-        self._mixture_K = self._prior_K
         self._logged: dict[str, Any] = {}
         if agent is not None:
             self._take_over(read_agent(agent))
@@ -362,23 +351,37 @@ def read_agent(path: str | Path) -> dict[str, Any]:
     return saved
 
 
-def _uniform(domains: int) -> np.ndarray:
-    return np.full(domains, 1 / domains)
+def _prior(task: MixingTask, name: str) -> np.ndarray:
+    rows_K = np.asarray(task.rows_K, dtype=np.float64)
+    return rows_K / rows_K.sum() if name == "natural" else np.full(len(task), 1 / len(task))
 
 
 def _entropy(mixture_K: np.ndarray) -> float:
     return float(-(mixture_K * np.log(np.maximum(mixture_K, 1e-300))).sum())
 
 
-def _check_ranges(positive: Mapping[str, float], non_negative: Mapping[str, float]) -> None:
-    for name, value in positive.items():
+def _check_above_zero(**values: float) -> None:
+    for name, value in values.items():
         if not value > 0:
             raise ConfigError(f"{name} = {value}", remedy="give a number above 0")
-    for name, value in non_negative.items():
+
+
+def _check_not_negative(**values: float) -> None:
+    for name, value in values.items():
         if not value >= 0:
             raise ConfigError(f"{name} = {value}", remedy="give 0 or more")
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} = {value!r}", remedy=f"give one of: {', '.join(choices)}")
+_CHOICES = {
+    "mode": ("learn", "frozen", "continue"),
+    "network": ("small", "paper"),
+    "prior": ("uniform", "natural"),
+}
+
+
+def _check_choices(**values: str) -> None:
+    for name, value in values.items():
+        if value not in _CHOICES[name]:
+            raise ConfigError(
+                f"{name} = {value!r}", remedy=f"give one of: {', '.join(_CHOICES[name])}"
+            )

@@ -1,6 +1,6 @@
 """What the agent sees of the training: one vector a step.
 
-    view = Observation(domains=5, layers=3, total_steps=3000)
+    view = Observation(5, 3, 3000)            # domains, layers, steps of the run
     state_S = view.after(loss_K, count_K, norms, step)
 
 3K + 2L + 1 numbers: losses, their change, how much of each domain was seen, norms of the tracked
@@ -25,7 +25,7 @@ Form = Literal["paper", "official"]
 class Observation:
     """State fields: last and first known loss of each domain, rows seen, the vector itself."""
 
-    def __init__(self, *, domains: int, layers: int, total_steps: int, form: Form = "paper"):
+    def __init__(self, domains: int, layers: int, total_steps: int, *, form: Form = "paper"):
         self.form, self.total_steps, self._layers = form, total_steps, layers
         self._loss_K = np.full(domains, np.nan)
         self._first_K = np.full(domains, np.nan)

@@ -53,7 +53,7 @@ class Rewards:
             return self._reward(mixture_K)
         found = alignment(gradients.gram_KK[np.ix_(present_K, present_K)])
         self._last_K[present_K] = found.utility_K if self.form == "importance" else found.reward_K
-        scale = np.abs(found.interaction_K).sum()
+        scale = float(np.abs(found.interaction_K).sum())
         agreement = float(found.interaction_K.sum()) / scale if scale > 0 else 0.0
         self._agreement = SMOOTHING * self._agreement + (1 - SMOOTHING) * agreement
         self._smooth(present_K)

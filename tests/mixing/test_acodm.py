@@ -1,0 +1,379 @@
+"""The actor-critic: what it learns from, what each published form does, and taking it elsewhere."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.core import (
+    MIXERS,
+    ConfigError,
+    DomainGradients,
+    MixingTask,
+    PolicyError,
+    Signal,
+    StepOutcome,
+    TrackedNorms,
+)
+from workbench.mixing.acodm.agent import Agent, Settings
+from workbench.mixing.acodm.networks import PAPER_HIDDEN, network, soft_update
+from workbench.mixing.acodm.observation import Observation
+from workbench.mixing.acodm.replay_buffer import ReplayBuffer, Transitions
+from workbench.mixing.acodm.rewards import Rewards
+
+TASK = MixingTask(("a", "b", "c"), np.array([100, 200, 700]), total_steps=100, seed=3)
+SIZES = {"state": 7, "domains": 3, "seed": 0}
+
+
+def transitions(count=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(width):
+        return torch.randn(count, width, generator=generator)
+
+    return Transitions(draw(7), draw(3).softmax(dim=1), draw(3), draw(7))
+
+
+def parameters(module):
+    return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
+
+
+def outcome(step, gradients=None, *, counts=(2, 2, 2), losses=(3.0, 4.0, 5.0)):
+    if gradients is None:
+        gradients = np.random.default_rng(step).normal(size=(3, 10)) + 0.5
+    domain_B = np.repeat(np.arange(3), counts)
+    return StepOutcome(
+        step=step,
+        domain_B=domain_B,
+        sample_id_B=domain_B,
+        loss_B=torch.tensor([losses[k] for k in domain_B]),
+        weight_B=torch.ones(len(domain_B)),
+        valid_B=torch.ones(len(domain_B), dtype=torch.bool),
+        signals={
+            Signal.DOMAIN_GRADIENTS: DomainGradients(gradients @ gradients.T, np.array(counts)),
+            Signal.TRACKED_NORMS: TrackedNorms(np.arange(1.0, 4.0), np.full(3, 0.1)),
+        },
+    )
+
+
+def drive(mixer, steps, first=0):
+    mixtures = []
+    for step in range(first, first + steps):
+        mixtures.append(mixer.propose(step).probability_K)
+        mixer.observe(outcome(step))
+    return np.array(mixtures)
+
+
+def test_networks_have_the_sizes_of_the_paper():
+    actor = network(inputs=85, outputs=22, hidden=PAPER_HIDDEN, seed=0)
+    critic = network(inputs=85 + 22, outputs=22, hidden=PAPER_HIDDEN, seed=0)
+    assert sum(p.numel() for p in actor.parameters()) == 4_319_254
+    assert sum(p.numel() for p in critic.parameters()) == 4_341_782
+
+
+def test_networks_follow_their_seed_alone():
+    torch.manual_seed(1)
+    first = parameters(network(inputs=3, outputs=2, hidden=(4,), seed=5))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert torch.equal(first, parameters(network(inputs=3, outputs=2, hidden=(4,), seed=5)))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not torch.equal(first, parameters(network(inputs=3, outputs=2, hidden=(4,), seed=6)))
+
+
+def test_soft_update_follows_its_vector():
+    target, online = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+    target.double(), online.double()
+    torch.nn.init.constant_(target.weight, 1.0)
+    torch.nn.init.constant_(online.weight, 3.0)
+    seen = {}
+    for count in range(1, 1001):
+        soft_update(target, online, 0.001)
+        seen[count] = target.weight.item()
+    expected = {1: 1.002, 2: 1.003998, 10: 1.0199102, 100: 1.1904157, 1000: 2.2646092}
+    assert {count: seen[count] for count in expected} == pytest.approx(expected, abs=1e-7)
+
+
+def test_targets_of_the_critic_follow_their_vector():
+    agent = Agent(**SIZES, settings=Settings(critic="vector", discount=0.95))
+    agent.target_critic = lambda _: torch.tensor([[1.0, 2.0, 0.0]])
+    batch = transitions(1)
+    batch = Transitions(
+        batch.state_NS, batch.mixture_NK, torch.tensor([[0.5, -0.5, 0.0]]), batch.next_NS
+    )
+    assert agent.targets(batch)[0].tolist() == pytest.approx([1.45, 1.4, 0.0])
+
+
+def test_the_scalar_critic_is_paid_for_the_mixture():
+    agent, batch = Agent(**SIZES, settings=Settings()), transitions()
+    expected = (batch.mixture_NK * batch.reward_NK).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(agent.targets(batch), expected)
+
+
+def test_actor_and_critic_both_move_and_neither_moves_the_other():
+    agent, batch = Agent(**SIZES, settings=Settings(discount=0.95)), transitions()
+    actor, critic = parameters(agent.actor), parameters(agent.critic)
+    targets = parameters(agent.target_actor), parameters(agent.target_critic)
+    agent._update_critic(batch)
+    assert torch.equal(parameters(agent.actor), actor)
+    moved_critic = parameters(agent.critic)
+    assert (moved_critic - critic).abs().max() > 0
+    agent._update_actor(batch)
+    assert torch.equal(parameters(agent.critic), moved_critic)
+    assert (parameters(agent.actor) - actor).abs().max() > 0
+    assert torch.equal(parameters(agent.target_actor), targets[0])
+    agent.update(batch)
+    rate = agent.settings.soft_update_rate
+    for online, target, before in (
+        (agent.actor, agent.target_actor, targets[0]),
+        (agent.critic, agent.target_critic, targets[1]),
+    ):
+        expected = (1 - rate) * before + rate * parameters(online)
+        torch.testing.assert_close(parameters(target), expected)
+
+
+def test_actor_parameters_move():
+    """The published code steps the critic's optimiser in the actor's place."""
+    for actor_step, moves in (("own", True), ("critics", False)):
+        agent = Agent(**SIZES, settings=Settings(actor_step=actor_step))
+        before = parameters(agent.actor)
+        for seed in range(5):
+            agent.update(transitions(seed=seed))
+        assert (not torch.equal(before, parameters(agent.actor))) == moves
+
+
+def test_the_mean_of_a_vector_critic_of_z_scores_says_nothing_about_the_mixture():
+    """Rewards that sum to 0 over domains: what the actor climbs is flat once the critic knows."""
+    batch = transitions()
+    flat = batch.reward_NK - batch.reward_NK.mean(dim=1, keepdim=True)
+    batch = Transitions(batch.state_NS, batch.mixture_NK, flat, batch.next_NS)
+    mixture = torch.tensor([[0.8, 0.1, 0.1]]).expand(16, 3)
+    gains = {}
+    for scalarise in ("mean", "mixture"):
+        agent = Agent(**SIZES, settings=Settings(critic="vector", scalarise=scalarise))
+        agent.critic = lambda _: flat
+        gains[scalarise] = agent._gain(batch, mixture).abs().item()
+    assert gains["mean"] < 1e-6 < 0.01 < gains["mixture"]
+
+
+def test_without_a_critic_the_actor_climbs_its_reward():
+    agent = Agent(**SIZES, settings=Settings(critic="none", entropy=0.0))
+    batch = transitions()
+    best = torch.tensor([[-1.0, -1.0, 2.0]]).expand(16, 3)
+    batch = Transitions(batch.state_NS, batch.mixture_NK, best, batch.next_NS)
+    for _ in range(200):
+        assert "critic_loss" not in agent.update(batch)
+    assert agent.mixture(agent.actor, batch.state_NS)[:, 2].min() > 0.9
+
+
+def test_replay_keeps_the_newest_and_survives_a_restart():
+    buffer = ReplayBuffer(3, state=2, domains=1)
+    for i in range(5):
+        buffer.add(np.full(2, i), np.full(1, i), np.full(1, -i), np.full(2, i + 1))
+    other = ReplayBuffer(3, state=2, domains=1)
+    other.load_state_dict(buffer.state_dict())
+    for kept in (buffer, other):
+        batch = kept.sample(200, np.random.default_rng(0))
+        assert set(batch.state_NS[:, 0].tolist()) == {2, 3, 4}
+        assert torch.equal(batch.next_NS[:, 0], batch.state_NS[:, 0] + 1)
+        assert torch.equal(batch.reward_NK, -batch.mixture_NK)
+    for kept in (buffer, other):
+        kept.add(np.full(2, 9), np.ones(1), np.ones(1), np.full(2, 9))
+    assert torch.equal(buffer.state_dict()["rows"], other.state_dict()["rows"])
+
+
+def test_the_state_is_normalised_group_by_group():
+    view = Observation(3, 2, 10)
+    norms = TrackedNorms(np.array([1.0, 3.0]), np.array([0.2, 0.1]))
+    view.after(np.array([1.0, 2.0, 3.0]), np.array([1, 2, 3]), norms, 0)
+    state = view.after(np.array([1.0, 1.0, np.nan]), np.array([1, 1, 0]), norms, 4)
+    assert state.shape == (3 * 3 + 2 * 2 + 1,)
+    known = np.array([1.0, 1.0, 3.0])
+    assert state[:3] == pytest.approx((known - known.mean()) / known.std(ddof=1), abs=1e-6)
+    change = np.array([0.0, -1.0, 0.0])
+    assert state[3:6] == pytest.approx((change - change.mean()) / change.std(ddof=1), abs=1e-6)
+    seen = np.array([2.0, 3.0, 3.0])
+    assert state[6:9] == pytest.approx((seen - seen.mean()) / seen.std(ddof=1), abs=1e-6)
+    root = np.sqrt(0.5)
+    assert state[9:13] == pytest.approx([-root, root, root, -root], abs=1e-6)
+    assert state[13] == 0.5
+
+
+def test_the_official_state_counts_from_the_first_step_and_in_percent():
+    view = Observation(2, 1, 10, form="official")
+    for step, loss in enumerate(([4.0, 4.0], [3.0, 2.0], [3.0, 1.0])):
+        state = view.after(np.array(loss), np.array([1, 3]), None, step)
+    assert state[2] > 0 > state[3]
+    assert state[4:6].tolist() == pytest.approx([-np.sqrt(0.5), np.sqrt(0.5)])
+    assert state[-1] == pytest.approx(30)
+
+
+def test_a_domain_without_rows_keeps_its_reward_and_the_others_are_scored_without_it():
+    rewards = Rewards(3)
+    full = np.array([(1.0, 0.0), (0.5, 0.5), (-1.0, 0.2)])
+    gram = full @ full.T
+    rewards.after(DomainGradients(gram, np.array([1, 1, 1])), np.full(3, 1 / 3))
+    before = rewards.per_domain()["reward"].copy()
+    gram[2] = gram[:, 2] = 0
+    rewards.after(DomainGradients(gram, np.array([1, 1, 0])), np.full(3, 1 / 3))
+    after = rewards.per_domain()["reward"]
+    assert after[2] == before[2] and after[0] == pytest.approx(after[1])
+
+
+def test_rewards_are_running_means_with_a_memory_of_ten_steps():
+    rewards, even = Rewards(3), np.full(3, 1 / 3)
+    one, other = np.array([(1.0, 1.0), (0.1, 0.0), (0.0, 0.1)]), np.eye(3)[:, :2] + 0.1
+    z, found = [], []
+    for step in range(30):
+        gradients = one if step < 20 else other
+        found.append(rewards.after(DomainGradients(gradients @ gradients.T, np.ones(3)), even))
+        z.append(rewards.per_domain()["reward"].copy())
+    assert found[0] == pytest.approx(z[0]) and found[19] == pytest.approx(z[19])
+    expected = 0.9**10 * z[19] + (1 - 0.9**10) * z[29]
+    assert found[29] == pytest.approx(expected)
+
+
+def test_the_importance_reward_is_the_sum_of_w_over_p():
+    rewards = Rewards(3, form="importance")
+    gradients = np.array([(1.0, 0.0), (0.5, 0.5), (0.2, 0.2)])
+    gram, mixture = gradients @ gradients.T, np.array([0.7, 0.2, 0.1])
+    found = rewards.after(DomainGradients(gram, np.ones(3)), mixture)
+    utility = (gram.sum(axis=1) - np.diag(gram)) / (np.sqrt(np.diag(gram)).mean() + 1e-6)
+    assert rewards.total(found, mixture) == pytest.approx((utility / mixture).sum())
+
+
+def test_products_that_are_not_finite_drop_the_transition():
+    mixer = MIXERS.build("acodm", TASK, warmup_steps=2)
+    drive(mixer, 3)
+    mixer.propose(3)
+    mixer.observe(outcome(3, np.full((3, 4), np.nan)))
+    assert len(mixer.replay) == 3 and mixer.diagnostics()["dropped"] == 1
+
+
+def test_warm_up_tries_mixtures_around_the_prior():
+    mixer = MIXERS.build("acodm", TASK, warmup_steps=10_000, prior="natural")
+    tried = np.array([mixer.propose(step).probability_K for step in range(3000)])
+    expected = 0.95 * np.array([0.1, 0.2, 0.7]) + 0.05 / 3
+    assert np.abs(tried.mean(axis=0) - expected).max() < 0.01
+    assert tried.std(axis=0).min() > 0.05
+
+
+def test_the_mixture_proposed_is_the_one_that_is_stored():
+    mixer = MIXERS.build("acodm", TASK, warmup_steps=1)
+    mixtures = drive(mixer, 6)
+    rows = mixer.replay.state_dict()["rows"]
+    states = 3 * 3 + 2 * 3 + 1
+    np.testing.assert_allclose(rows[:, states : states + 3], mixtures, rtol=1e-6)
+
+
+def test_gradients_are_taken_every_so_many_steps():
+    mixer = MIXERS.build("acodm", TASK, every_steps=3)
+    assert Signal.DOMAIN_GRADIENTS in mixer.needs
+    asked = []
+    for step in range(7):
+        mixer.propose(step)
+        asked.append(Signal.DOMAIN_GRADIENTS in mixer.needs)
+    assert asked == [True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("through_file", [True, False])
+def test_an_agent_drives_another_run(tmp_path, through_file):
+    proxy = MIXERS.build("acodm", TASK, warmup_steps=5, batch_size=4)
+    drive(proxy, 30)
+    torch.save(proxy.agent_state(), tmp_path / "agent.pt")
+    where = tmp_path / "agent.pt" if through_file else tmp_path
+    other = MixingTask(TASK.names, np.array([9, 9, 9]), total_steps=50, seed=8)
+    frozen = MIXERS.build("acodm", other, agent=str(where), mode="frozen")
+    assert frozen.needs == {Signal.TRACKED_NORMS}
+    before = parameters(frozen.agent.actor)
+    assert torch.equal(before, parameters(proxy.agent.actor))
+    drive(frozen, 10)
+    assert torch.equal(before, parameters(frozen.agent.actor))
+    going_on = MIXERS.build("acodm", other, agent=str(where), mode="continue", batch_size=4)
+    assert len(going_on.replay) == 30
+    drive(going_on, 10)
+    assert not torch.equal(before, parameters(going_on.agent.actor))
+
+
+def test_a_frozen_agent_repeats_itself():
+    first, second = (MIXERS.build("frozen_random", TASK) for _ in range(2))
+    assert np.array_equal(drive(first, 5), drive(second, 5))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "says"),
+    [
+        (MixingTask(("b", "a", "c"), TASK.rows_K), {}, "domains"),
+        (MixingTask(("a", "b"), TASK.rows_K[:2]), {}, "domains"),
+        (TASK, {"tracked_layers": 2}, "layers"),
+        (TASK, {"critic": "vector"}, "critic"),
+    ],
+)
+def test_an_agent_of_something_else_is_refused_with_the_remedy(tmp_path, task, options, says):
+    torch.save(MIXERS.build("acodm", TASK).agent_state(), tmp_path / "agent.pt")
+    with pytest.raises(ConfigError, match=says) as error:
+        MIXERS.build("acodm", task, agent=str(tmp_path), mode="frozen", **options)
+    assert error.value.remedy
+
+
+def test_a_file_that_is_no_agent_is_refused(tmp_path):
+    with pytest.raises(PolicyError, match="does not exist"):
+        MIXERS.build("acodm", TASK, agent=str(tmp_path / "none.pt"))
+    (tmp_path / "bad.pt").write_bytes(b"nothing")
+    torch.save({"other": 1}, tmp_path / "other.pt")
+    for name in ("bad.pt", "other.pt"):
+        with pytest.raises(PolicyError, match="is no agent"):
+            MIXERS.build("acodm", TASK, agent=str(tmp_path / name))
+
+
+def test_resume_is_exact_with_every_part_of_the_agent():
+    options = {"warmup_steps": 3, "batch_size": 4, "discount": 0.95}
+    straight = MIXERS.build("acodm", TASK, **options)
+    drive(straight, 12)
+    buffer = io.BytesIO()
+    torch.save(straight.state_dict(), buffer)
+    buffer.seek(0)
+    again = MIXERS.build("acodm", TASK, **options)
+    again.load_state_dict(torch.load(buffer, weights_only=True))
+    assert np.array_equal(drive(straight, 8, first=12), drive(again, 8, first=12))
+    for name, part in straight.agent._parts().items():
+        other = again.agent._parts()[name]
+        if isinstance(part, torch.nn.Module):
+            assert torch.equal(parameters(part), parameters(other))
+    assert straight.diagnostics() == again.diagnostics()
+
+
+def test_conflict_and_noise_and_the_floor_are_warned_of_with_a_remedy():
+    mixer = MIXERS.build("acodm", TASK, warmup_steps=0, entropy=0.0, batch_size=4)
+    opposed = np.array([(1.0, 0.0), (-0.8, 0.6), (0.01, 0.0)])
+    for step in range(25):
+        mixer.propose(step)
+        mixer.observe(outcome(step, opposed))
+    assert any("oppose each other" in message for message in mixer.warnings())
+    mixer._mixture_K = np.array([0.017, 0.483, 0.5])
+    assert any("'a' sits at its floor" in message for message in mixer.warnings())
+    noisy = Rewards(3)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        gradients = rng.normal(size=(3, 30))
+        noisy.after(DomainGradients(gradients @ gradients.T, np.ones(3)), np.full(3, 1 / 3))
+    messages = list(noisy.warnings(TASK.names))
+    assert messages and all("below its noise" in message for message in messages)
+
+
+def test_diagnostics_tell_the_energies_and_the_phase():
+    mixer = MIXERS.build("acodm", TASK, warmup_steps=3, batch_size=4)
+    phases = []
+    for step in range(8):
+        mixer.propose(step)
+        mixer.observe(outcome(step))
+        phases.append(mixer.diagnostics()["phase"])
+    said = mixer.diagnostics()
+    assert phases == ["warm-up"] * 3 + ["learning"] * 5
+    gram = outcome(7).signals[Signal.DOMAIN_GRADIENTS].gram_KK
+    mixture = mixer._mixture_K
+    assert said["self_energy"] + said["interaction_energy"] == pytest.approx(
+        mixture @ gram @ mixture
+    )
+    assert 0 < said["entropy"] <= np.log(3) and {"critic_loss", "actor_loss"} <= said.keys()

@@ -1,0 +1,135 @@
+"""Baselines against the formulas of their papers."""
+
+import numpy as np
+import pytest
+import torch
+
+from workbench.core import MIXERS, ConfigError, DomainGradients, MixingTask, Signal, StepOutcome
+from workbench.mixing.descent import doge_scores, gradient_moments
+from workbench.mixing.exp3 import Exp3, exploration_rate, paper_policy
+
+TASK = MixingTask(("a", "b", "c"), np.full(3, 100))
+
+
+def outcome(step, domain_B, loss_B, **signals):
+    loss_B = torch.tensor(loss_B)
+    return StepOutcome(
+        step=step,
+        domain_B=np.array(domain_B),
+        sample_id_B=np.arange(len(loss_B)),
+        loss_B=loss_B,
+        weight_B=torch.ones_like(loss_B),
+        valid_B=torch.ones(len(loss_B), dtype=torch.bool),
+        signals={Signal(name): value for name, value in signals.items()},
+    )
+
+
+def test_exp3_of_the_paper_follows_its_vector():
+    """K = 3, pi_0 = (.5, .3, .2), alpha = .5."""
+    reward = 0.5 * np.array([3, 2, 4]) / [0.5, 0.3, 0.2]
+    first = paper_policy(reward, 1)
+    assert first.tolist() == pytest.approx([1 / 3] * 3)
+    reward = 0.5 * reward + 0.5 * np.array([2.8, 2.1, 3.9]) / first
+    expected = [0.24962101, 0.23476244, 0.51561655]
+    assert paper_policy(reward, 10, previous_step=1).tolist() == pytest.approx(expected, abs=1e-8)
+
+
+def test_exploration_falls_with_the_root_of_the_step():
+    assert exploration_rate(3, 0) == exploration_rate(3, 1) == pytest.approx(1 / 3)
+    assert exploration_rate(3, 400) == pytest.approx(exploration_rate(3, 100) / 2)
+    assert exploration_rate(1, 10) == 1
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_credit_goes_to_the_sampled_domain(variant):
+    mixer = Exp3(TASK, variant=variant, smoothing=0.5)
+    before = np.array(mixer.state_dict()["reward"])
+    pi = mixer.propose(0).probability_K
+    mixer.observe(outcome(0, [1, 1], [2.0, 4.0]))
+    after = np.array(mixer.state_dict()["reward"])
+    gain = 3 / pi[1] if variant == "paper" else np.exp(3)
+    assert after[1] == pytest.approx(0.5 * before[1] + 0.5 * gain)
+    assert after[[0, 2]].tolist() == before[[0, 2]].tolist()
+
+
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_exp3_pays_for_a_loss_that_never_falls(variant):
+    mixer = Exp3(TASK, variant=variant)
+    for step in range(300):
+        mixer.propose(step)
+        mixer.observe(outcome(step, [0, 1, 2], [1.0, 1.0, 6.0]))
+    share = mixer.propose(300).as_dict()
+    assert share["c"] > 1.2 * share["a"]
+
+
+def test_doge_scores_are_products_with_the_target_clipped_below():
+    gram = np.array([[4.0, -1.0, 1.0], [-1.0, 1.0, 0.0], [1.0, 0.0, 0.25]])
+    present = np.ones(3, dtype=bool)
+    mean_norm = (2 + 1 + 0.5) / 3 + 1e-6
+    scores = doge_scores(gram, present, 0, rate=0.1)
+    assert scores.tolist() == pytest.approx([0.4 / mean_norm, 0, 0.1 / mean_norm])
+    everyone = doge_scores(gram, present, None, rate=1.0)
+    assert everyone.tolist() == pytest.approx([4 / mean_norm, 0, 1.25 / mean_norm])
+    assert doge_scores(100 * gram, present, 0, rate=0.1).max() == pytest.approx(0.5)
+
+
+def test_doge_favours_the_domain_that_agrees_with_its_target():
+    mixer = MIXERS.build("doge", TASK, target="a", regularisation=5)
+    gradients = np.array([(1.0, 0.0), (0.9, 0.1), (-1.0, 0.0)])
+    for step in range(30):
+        mixer.propose(step)
+        signal = DomainGradients(gradients @ gradients.T, np.array([2, 2, 2]))
+        mixer.observe(outcome(step, [0, 1, 2], [1.0, 1.0, 1.0], domain_gradients=signal))
+    share = mixer.propose(30).as_dict()
+    assert share["a"] > share["b"] > 10 * share["c"]
+    assert np.sum(mixer.average_mixture()) == pytest.approx(1)
+    with pytest.raises(ConfigError, match="'d' as target"):
+        MIXERS.build("doge", TASK, target="d")
+
+
+def test_moments_of_the_gradient_are_unbiased():
+    """Over many draws of n rows: the variance and the squared norm of the true mean."""
+    rng = np.random.default_rng(0)
+    mean, rows = np.array([1.0, 2.0]), 4
+    draws = mean + rng.normal(size=(20_000, rows, 2)) * 3
+    squares = (draws.mean(axis=1) ** 2).sum(axis=1)
+    row_squares = (draws**2).sum(axis=2).mean(axis=1)
+    counts = np.full(len(draws), rows)
+    variance = np.maximum(row_squares - squares, 0) * rows / (rows - 1)
+    found, norm = gradient_moments(squares, row_squares, counts)
+    assert found.tolist() == pytest.approx(variance.tolist())
+    assert found.mean() == pytest.approx(18, rel=0.03)
+    assert (squares - found / rows).mean() == pytest.approx(5, rel=0.05)
+    assert (norm >= 0).all()
+    assert gradient_moments(np.ones(1), np.ones(1) * 3, np.array([1])) == (0, 0)
+
+
+def test_pike_gives_more_to_strong_gradients_and_less_to_noisy_ones():
+    mixer = MIXERS.build("pike", TASK, signal=0.2, noise=0.2, period_steps=5)
+    gram = np.diag([4.0, 1.0, 1.0])
+    signal = DomainGradients(gram, np.array([8, 8, 8]))
+    rows = np.array([4.5, 1.5, 60.0])
+    for step in range(10):
+        mixer.propose(step)
+        mixer.observe(
+            outcome(step, [0, 1, 2], [1.0, 1.0, 1.0], domain_gradients=signal, row_gradients=rows)
+        )
+    share = mixer.propose(10).as_dict()
+    assert share["a"] > share["b"] > share["c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("exp3", {"variant": "other"}, "variant"),
+        ("exp3", {"smoothing": 1.0}, "smoothing"),
+        ("alignment", {"decay": 1.0}, "decay"),
+        ("pike", {"period_steps": 0}, "period_steps"),
+        ("acodm", {"batch_size": 0}, "batch_size"),
+        ("acodm", {"mode": "thaw"}, "mode"),
+        ("acodm", {"mode": "continue"}, "no agent"),
+    ],
+)
+def test_options_out_of_range_are_refused(name, options, says):
+    with pytest.raises(ConfigError, match=says):
+        MIXERS.build(name, TASK, **options)

@@ -1,0 +1,107 @@
+"""The synthetic environment: its optimum, and which policies find it."""
+
+import numpy as np
+import pytest
+import torch
+
+import workbench.mixing  # noqa: F401
+from workbench.core import MIXERS, Mixture, Signal
+from workbench.replay import Environment, play
+
+STEPS = 3000
+SEEDS = (0, 3)
+DEGENERATE = {
+    "official bug": {"actor_step": "critics"},
+    "mean of a vector critic": {"critic": "vector", "scalarise": "mean"},
+    "importance": {"reward": "importance"},
+    "no entropy": {"entropy": 0.0},
+}
+
+
+def played(name, seed, *, steps=STEPS, **options):
+    environment = Environment(seed=seed)
+    return play(MIXERS.build(name, environment.task, **options), environment, steps=steps)
+
+
+def passes(trace, uniform, rivals):
+    """The criteria of the specification for one seed."""
+    clean = [trace.share(f"clean_{i}") for i in range(4)]
+    return (
+        trace.share("noise") <= 0.10
+        and trace.steps_to(0.1) <= 0.93 * uniform.steps_to(0.1)
+        and trace.final_score <= 0.80 * uniform.final_score
+        and all(trace.steps_to(0.1) < rival.steps_to(0.1) for rival in rivals)
+        and min(clean) >= 0.05
+    )
+
+
+@pytest.fixture(scope="module")
+def references():
+    """The uniform mixture and both forms of ODM, by seed."""
+    torch.set_num_threads(1)
+    return {
+        seed: (
+            played("static", seed),
+            [played("exp3", seed, variant=variant) for variant in ("paper", "official")],
+        )
+        for seed in SEEDS
+    }
+
+
+def test_gradients_have_the_expectation_and_the_noise_they_are_said_to_have():
+    environment = Environment(seed=1)
+    environment.theta_D = np.arange(64.0) / 64
+    counts = np.array([4, 4, 4, 4, 16])
+    draws = np.array(
+        [environment._gradients(np.random.default_rng(i), counts) for i in range(4000)]
+    )
+    expected = environment._mask_KD * environment.theta_D
+    assert np.abs(draws[:, :4].mean(axis=0) - expected).max() < 0.02
+    assert draws[:, 0, :32].std() == pytest.approx(
+        np.sqrt(0.15**2 + environment.theta_D[:32].var()), rel=0.02
+    )
+    assert draws[:, 4].std() == pytest.approx(1.0, rel=0.02)
+    assert not draws[:, 0, 32:].any() and draws[:, 3, :16].any()
+
+
+def test_only_what_is_asked_for_is_given_and_every_domain_has_a_row():
+    environment = Environment(seed=0)
+    share = Mixture(environment.task.names, np.array([1.0, 0, 0, 0, 0]))
+    outcome = environment.step(0, share, frozenset())
+    assert outcome.signals == {} and np.bincount(outcome.domain_B).tolist() == [28, 1, 1, 1, 1]
+    outcome = environment.step(1, share, frozenset(Signal))
+    assert set(outcome.signals) == {Signal.DOMAIN_GRADIENTS, Signal.TRACKED_NORMS}
+
+
+def test_the_known_optimum_is_the_fastest():
+    optimum = {name: 1 for name in Environment().optimum.domains if name != "noise"}
+    best, uniform = played("static", 0, mixture=optimum), played("static", 0)
+    assert 1000 < best.steps_to(0.1) < 1100 < 1230 < uniform.steps_to(0.1) < 1340
+    assert best.final_score < 0.003 < uniform.final_score
+
+
+def test_both_forms_of_odm_favour_noise(references):
+    for uniform, (paper, official) in references.values():
+        assert 0.22 < paper.share("noise") < 0.27 and official.share("noise") > 0.7
+        assert official.steps_to(0.1) == float("inf")
+        assert paper.steps_to(0.1) > uniform.steps_to(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_reference_agent_finds_the_clean_domains(references, seed):
+    assert passes(played("acodm", seed, warmup_steps=200), *references[seed])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_forms_fail_the_same_test(references, name):
+    """Which gives it its power."""
+    trace = played("acodm", SEEDS[0], warmup_steps=200, **DEGENERATE[name])
+    assert not passes(trace, *references[SEEDS[0]])
+
+
+def test_a_trace_counts_steps_and_shares():
+    trace = played("static", 0, steps=10, mixture={"noise": 1, "clean_0": 3})
+    assert trace.share("noise") == 0.25 and trace.steps_to(1e9) == 1
+    assert trace.steps_to(0.0) == float("inf") and "10 steps over 5 domains" in repr(trace)
