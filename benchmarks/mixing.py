@@ -1,6 +1,6 @@
 """Does choosing the mixture online help?  `tiny` on real text with one domain of noise, over seeds.
 
-    python -m benchmarks.mixing --seeds 5 --steps 200
+    python -m benchmarks.mixing --seeds 5 --steps 160
 
 Every mixer keeps the same floor and sees the same rows, order within a domain and initial weights
 per seed.  Reported against the uniform mixture: the final held-out loss without the noise domain,
@@ -36,7 +36,6 @@ def policies(steps: int) -> dict[str, Policy]:
     return {
         "uniform": Policy("static"),
         "exp3": Policy("exp3", variant="paper"),
-        "exp3, official": Policy("exp3", variant="official"),
         "alignment": Policy("alignment"),
         "frozen_random": Policy("frozen_random"),
         "direct": Policy("direct", **warmup),
@@ -102,7 +101,7 @@ def verdicts(values: dict[str, dict[str, dict[int, float]]]) -> dict[str, dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--out", default="out/benchmark-mixing")
     options = parser.parse_args()
     study = study_of(seeds=options.seeds, steps=options.steps)
