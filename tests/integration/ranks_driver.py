@@ -15,12 +15,13 @@ import torch.distributed as dist
 import transformers.models.llama.modeling_llama  # noqa: F401  (once here, not in every child)
 
 from workbench.config import Policy, RunConfig
-from workbench.core import IGNORE_INDEX
+from workbench.core import IGNORE_INDEX, Signal
 from workbench.data import prepare
 from workbench.reweighting import sample_weights
 from workbench.training.accumulate import accumulate
 from workbench.training.ranks import Ranks
 from workbench.training.state import build_state
+from workbench.training.step import train_step
 
 CASES = {
     "even": (8, None, Policy("linupper")),
@@ -55,6 +56,27 @@ def gradient(config, corpus, ranks, rows, micro_batch_rows, policy):
     return {"gradient": grads, "loss_B": loss_B, "weight_B": weight_B}
 
 
+SIGNALS = {
+    "exact": (8, None, {}),
+    "exact, uneven": (7, None, {}),
+    "exact, micro-batches": (8, 2, {}),
+    "projected": (8, 2, {"projection_width": 4}),
+}
+
+
+def signals(config, corpus, rows, micro_batch_rows, options):
+    """Products and row norms that a step gives the mixer."""
+    training = config.training.replace(batch_rows=rows, micro_batch_rows=micro_batch_rows)
+    mixer, exact = Policy("pike", tracked_layers=1, **options), Policy("linupper", scope="step")
+    state = build_state(config.replace(training=training, mixer=mixer, reweighter=exact), corpus)
+    state.mixer.propose(0)
+    found = train_step(state, state.sampler.draw(0)).outcome.signals
+    return {
+        "gram": torch.from_numpy(found[Signal.DOMAIN_GRADIENTS].gram_KK),
+        "rows": torch.from_numpy(found[Signal.ROW_GRADIENTS]),
+    }
+
+
 def vector(ranks):
     """Softmax weights of this rank for the specification's losses."""
     losses = torch.tensor(VECTORS[ranks.world])
@@ -73,7 +95,10 @@ def work(rank, world, config, cache_dir, out_dir):
     corpus = prepare(config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir)
     ranks = Ranks.here()
     found = {name: gradient(config, corpus, ranks, *case) for name, case in CASES.items()}
-    torch.save({"cases": found, "vector": vector(ranks)}, out_dir / f"rank{rank}.pt")
+    seen = {name: signals(config, corpus, *case) for name, case in SIGNALS.items()}
+    torch.save(
+        {"cases": found, "vector": vector(ranks), "signals": seen}, out_dir / f"rank{rank}.pt"
+    )
     dist.barrier()
 
 

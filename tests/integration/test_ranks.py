@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.ranks_driver import CASES, gradient
+from tests.integration.ranks_driver import CASES, SIGNALS, gradient, signals
 from workbench.training.ranks import Ranks
 
 
@@ -38,6 +38,16 @@ def test_ranks_give_the_gradient_of_one_process(ranks, nano_config, nano_corpus,
         torch.testing.assert_close(ours["loss_B"], single["loss_B"], atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(ours["weight_B"], single["weight_B"], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(ours["gradient"], single["gradient"], atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", SIGNALS)
+def test_ranks_give_the_mixer_the_signals_of_one_process(ranks, nano_config, nano_corpus, case):
+    single = signals(nano_config, nano_corpus, *SIGNALS[case])
+    assert single["gram"].abs().max() > 1e-3
+    for stored in ranks:
+        ours = stored["signals"][case]
+        torch.testing.assert_close(ours["gram"], single["gram"], atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(ours["rows"], single["rows"], atol=1e-6, rtol=1e-4)
 
 
 def test_weights_follow_global_rank(ranks):

@@ -145,3 +145,9 @@ def test_a_step_that_is_not_finite_changes_no_parameter(nano_config, nano_corpus
         train_step(state, state.sampler.draw(0))
     for old, new in zip(before, state.model.parameters(), strict=True):
         assert torch.equal(old.nan_to_num(), new.detach().nan_to_num())
+
+
+def test_fewer_rows_than_ranks_are_refused(nano_config, nano_corpus, monkeypatch):
+    monkeypatch.setattr(Ranks, "here", lambda: Ranks(0, 9))
+    with pytest.raises(ConfigError, match="leaves some of 9 ranks without a row"):
+        check_fits(nano_config, nano_corpus)

@@ -2,5 +2,6 @@
 
 from workbench.replay.environment import Environment
 from workbench.replay.play import Trace, play
+from workbench.replay.recorded import counterfactual, task_of
 
-__all__ = ["Environment", "Trace", "play"]
+__all__ = ["Environment", "Trace", "counterfactual", "play", "task_of"]

@@ -20,6 +20,7 @@ from workbench.core import (
     stream_seed,
 )
 from workbench.data import MixtureSampler, PreparedCorpus
+from workbench.training.ranks import Ranks
 from workbench.training.signals import check_needs
 
 FEW_ROWS = 4
@@ -61,6 +62,12 @@ def check_fits(config: RunConfig, corpus: PreparedCorpus) -> list[str]:
             for a batch, a scope that cannot do what the options ask for.
     """
     check_policies(config)
+    world, rows = Ranks.here().world, config.training.batch_rows
+    if rows < world:
+        raise ConfigError(
+            f"batch_rows = {rows} leaves some of {world} ranks without a row",
+            remedy=f"set batch_rows to {world} or more",
+        )
     sampler = MixtureSampler(corpus, batch_rows=config.training.batch_rows, seed=config.seed)
     sampler.set_mixture(build_mixer(config, corpus).propose(0))
     return check_scope(config, build_reweighter(config.reweighter))
