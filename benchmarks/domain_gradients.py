@@ -104,7 +104,7 @@ def own_work(state: TrainState, rows: int, step_seconds: float) -> dict[str, flo
     """Forward and backward of the tracked layers alone, tracked minus plain, over a step."""
     layers = [layer for layer in state.model.modules() if isinstance(layer, torch.nn.Linear)]
     layers = [layer for layer in layers if layer.in_features > layer.out_features][:LAYERS]
-    domain_b = sorted(np.arange(rows) % DOMAINS)
+    domain_b = sorted((np.arange(rows) % DOMAINS).tolist())
     tokens = state.corpus.context_tokens
     inputs = [torch.randn(rows, tokens, layer.in_features) for layer in layers]
     upstream = [torch.randn(rows, tokens, layer.out_features) for layer in layers]

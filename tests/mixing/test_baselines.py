@@ -62,6 +62,27 @@ def test_exp3_pays_for_a_loss_that_never_falls(variant):
     assert share["c"] > 1.2 * share["a"]
 
 
+def test_doremi_follows_its_vector():
+    """w = (.5, .3, .2), excess (.2, -.1, .5), step 1, smoothing 1e-4; what is negative is 0."""
+    mixer = MIXERS.build("doremi", TASK, reference="r", floor=0.0)
+    mixer.load_state_dict({**mixer.state_dict(), "weight": [0.5, 0.3, 0.2]})
+    excess = torch.tensor([0.1, 0.3, -0.1, 0.5])
+    mixer.propose(0)
+    mixer.observe(outcome(0, [0, 0, 1, 2], [1.0] * 4, excess_loss=excess))
+    expected = [0.49230828, 0.24185772, 0.26583400]
+    assert mixer.propose(1).probability_K.tolist() == pytest.approx(expected, abs=1e-7)
+    assert mixer.average_mixture().tolist() == pytest.approx(expected, abs=1e-7)
+
+
+def test_doremi_keeps_the_excess_of_a_domain_without_rows():
+    mixer = MIXERS.build("doremi", TASK, reference="r")
+    mixer.propose(0)
+    mixer.observe(outcome(0, [0, 1, 2], [1.0] * 3, excess_loss=torch.tensor([0.0, 0.0, 1.0])))
+    first = mixer.propose(1).as_dict()["c"]
+    mixer.observe(outcome(1, [0, 1], [1.0] * 2, excess_loss=torch.tensor([0.0, 0.0])))
+    assert mixer.propose(2).as_dict()["c"] > first
+
+
 def test_doge_scores_are_products_with_the_target_clipped_below():
     gram = np.array([[4.0, -1.0, 1.0], [-1.0, 1.0, 0.0], [1.0, 0.0, 0.25]])
     present = np.ones(3, dtype=bool)

@@ -40,13 +40,14 @@ def outcome(step: int, *, broken: bool = False) -> StepOutcome:
     if broken:
         loss_B[int(np.flatnonzero(domain_B == 0)[0])] = torch.inf
         gradient_KD[0, 0] = np.nan
+    excess_B = torch.from_numpy(rng.random(16)).float() + (torch.inf if broken else 0)
     signals = {
         Signal.DOMAIN_GRADIENTS: DomainGradients(
             gradient_KD @ gradient_KD.T, np.bincount(domain_B, minlength=4)
         ),
         Signal.ROW_GRADIENTS: (gradient_KD**2).sum(axis=1) + 5,
         Signal.TRACKED_NORMS: TrackedNorms(rng.random(3) + 1, rng.random(3)),
-        Signal.EXCESS_LOSS: torch.from_numpy(rng.random(16)).float(),
+        Signal.EXCESS_LOSS: excess_B,
     }
     return StepOutcome(
         step=step,
@@ -69,7 +70,12 @@ def through_a_checkpoint(state: dict) -> dict:
 reweighters = pytest.mark.parametrize("name", REWEIGHTERS.names())
 mixers = pytest.mark.parametrize("name", MIXERS.names())
 adaptive = pytest.mark.parametrize("name", [n for n in MIXERS.names() if n != "static"])
-SOON = {"acodm": {"warmup_steps": 4}, "direct": {"warmup_steps": 4}, "pike": {"period_steps": 4}}
+SOON = {
+    "acodm": {"warmup_steps": 4},
+    "direct": {"warmup_steps": 4},
+    "pike": {"period_steps": 4},
+    "doremi": {"reference": "runs/reference"},
+}
 """Options with which a short test reaches every phase."""
 
 
@@ -112,7 +118,7 @@ def test_reweighter_continues_from_its_state(name):
 
 @mixers
 def test_mixture_is_valid_and_tolerates_a_domain_without_samples(name):
-    mixer = MIXERS.build(name, TASK)
+    mixer = MIXERS.build(name, TASK, **SOON.get(name, {}))
     assert isinstance(mixer, Mixer)
     for step in range(20):
         mixture = mixer.propose(step)
@@ -138,9 +144,9 @@ def test_every_adaptive_mixer_keeps_the_same_floor_and_moves(name):
         mixer.observe(outcome(step))
     assert np.abs(mixtures[-1] - mixtures[0]).max() > 1e-4
     with pytest.raises(ConfigError, match="floor = 2"):
-        MIXERS.build(name, TASK, floor=2)
+        MIXERS.build(name, TASK, floor=2, **SOON.get(name, {}))
     with pytest.raises(ConfigError, match="do not fit a batch of 16 rows"):
-        MIXERS.build(name, TASK, guaranteed_rows=5)
+        MIXERS.build(name, TASK, guaranteed_rows=5, **SOON.get(name, {}))
 
 
 @adaptive

@@ -218,3 +218,57 @@ def test_a_mixer_that_does_not_say_which_weights_is_refused(nano_config, nano_co
             build_state(nano_config.replace(mixer="vague"), nano_corpus)
     finally:
         del MIXERS._factories["vague"]
+
+
+@pytest.fixture(scope="module")
+def reference(nano_config, cache_dir, tmp_path_factory):
+    config = nano_config.change(total_steps=30, name="reference")
+    return train(config, tmp_path_factory.mktemp("reference"), cache_dir=cache_dir)
+
+
+def test_excess_is_over_the_reference_token_by_token(reference, nano_config, nano_corpus):
+    mixer = Policy("doremi", reference=str(reference.path))
+    state = build_state(nano_config.replace(mixer=mixer), nano_corpus)
+    batch = state.sampler.draw(0)
+    models = [state.model, state.signals.excess._reference]
+    losses = []
+    for model in models:
+        logits = model.model(input_ids=batch.tokens_BT).logits
+        losses.append(
+            torch.nn.functional.cross_entropy(
+                logits.transpose(1, 2), batch.labels_BT, reduction="none"
+            ).detach()
+        )
+    expected = (losses[0] - losses[1]).clamp(min=0).mean(dim=1)
+    state.mixer.propose(0)
+    found = train_step(state, batch).outcome.signals[Signal.EXCESS_LOSS]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert found.mean() > 0.1
+
+
+def test_a_run_with_a_reference_trains_records_and_resumes(
+    reference, nano_config, cache_dir, tmp_path
+):
+    mixer = Policy("doremi", reference=str(reference.path))
+    run = train(
+        nano_config.replace(mixer=mixer).change(total_steps=12), tmp_path, cache_dir=cache_dir
+    )
+    event = run.events("step")[-1]
+    assert event["signals"]["excess_nats"] > 0
+    assert sum(event["mixer"]["average_mixture"].values()) == pytest.approx(1, abs=1e-5)
+    again = resume(run.path, step=10, cache_dir=cache_dir)
+    assert again.events("step")[-1]["mixer"] == event["mixer"]
+
+
+def test_a_reference_that_does_not_fit_is_refused(reference, nano_config, nano_corpus, tmp_path):
+    missing = nano_config.replace(mixer=Policy("doremi", reference=str(tmp_path)))
+    with pytest.raises(PolicyError, match="is no run folder"):
+        build_state(missing, nano_corpus)
+
+    class Other:
+        path, domains, rows_K = tmp_path, nano_corpus.domains, nano_corpus.rows_K
+        vocab_size, context_tokens = nano_corpus.vocab_size, nano_corpus.context_tokens
+
+    fits = nano_config.replace(mixer=Policy("doremi", reference=str(reference.path)))
+    with pytest.raises(PolicyError, match="other text, rows or tokens"):
+        build_state(fits, Other())

@@ -14,6 +14,7 @@ from workbench.core.errors import (
 from workbench.core.protocols import (
     AgentMixer,
     Mixer,
+    ReferenceMixer,
     Reweighter,
     Selector,
     Stateful,
@@ -55,6 +56,7 @@ __all__ = [
     "PolicyError",
     "Pool",
     "RandomStreams",
+    "ReferenceMixer",
     "Registry",
     "Reweighter",
     "RunError",

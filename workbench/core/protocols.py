@@ -97,6 +97,16 @@ class TrackingMixer(Mixer, Protocol):
 
 
 @runtime_checkable
+class ReferenceMixer(Mixer, Protocol):
+    """A mixer that compares the model with an earlier one."""
+
+    @property
+    def reference(self) -> str:
+        """The folder of a finished run."""
+        ...
+
+
+@runtime_checkable
 class AgentMixer(Mixer, Protocol):
     """A mixer that learns a policy other runs can use."""
 

@@ -45,6 +45,9 @@ class Descent:
     A subclass gives `gain`, the change of log weights after a step, or None for no change.
     """
 
+    smoothing = 0.0
+    """Share of the uniform mixture blended into the weights themselves after every change."""
+
     def __init__(
         self,
         task: MixingTask,
@@ -67,8 +70,16 @@ class Descent:
     def needs(self) -> frozenset[Signal]:
         return frozenset({Signal.DOMAIN_GRADIENTS})
 
-    def gain(self, outcome: StepOutcome, gradients: DomainGradients) -> np.ndarray | None:
+    def gain(self, outcome: StepOutcome) -> np.ndarray | None:
         raise NotImplementedError
+
+    def gradients(self, outcome: StepOutcome) -> DomainGradients | None:
+        """The step's products, or None where they are missing or, counted, not finite."""
+        gradients = outcome.signals.get(Signal.DOMAIN_GRADIENTS)
+        if gradients is None or np.isfinite(gradients.gram_KK).all():
+            return gradients
+        self._dropped += 1
+        return None
 
     def propose(self, step: int) -> Mixture:
         return Mixture(
@@ -76,17 +87,11 @@ class Descent:
         )
 
     def observe(self, outcome: StepOutcome) -> None:
-        gradients = outcome.signals.get(Signal.DOMAIN_GRADIENTS)
-        if gradients is None:
-            return
-        gain_K = None
-        if np.isfinite(gradients.gram_KK).all():
-            gain_K = self.gain(outcome, gradients)
-        else:
-            self._dropped += 1
+        gain_K = self.gain(outcome)
         if gain_K is not None:
             self._gain_K = gain_K
-            self._weight_K = exponentiated_gradient(self._weight_K, gain_K, step_size=1.0)
+            weight_K = exponentiated_gradient(self._weight_K, gain_K, step_size=1.0)
+            self._weight_K = with_floor(weight_K, self.smoothing)
         self._sum_K = self._sum_K + with_floor(self._weight_K, self._floor)
         self._steps += 1
 
@@ -105,7 +110,7 @@ class Descent:
     def warnings(self) -> Sequence[str]:
         if not self._dropped:
             return ()
-        return ("steps with gradients that are not finite changed no weight: lower peak_lr",)
+        return ("steps with values that are not finite changed no weight: lower peak_lr",)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -154,8 +159,9 @@ class AlignmentDescent(Descent):
         self._step_size, self._decay = step_size, decay
         self._rewards = Rewards(len(task))
 
-    def gain(self, outcome: StepOutcome, gradients: DomainGradients) -> np.ndarray | None:
-        reward_K = self._rewards.after(gradients, self._weight_K)
+    def gain(self, outcome: StepOutcome) -> np.ndarray | None:
+        gradients = self.gradients(outcome)
+        reward_K = None if gradients is None else self._rewards.after(gradients, self._weight_K)
         if reward_K is None:
             return None
         return self._step_size * reward_K - self._decay * np.log(np.maximum(self._weight_K, 1e-300))
@@ -217,7 +223,10 @@ class Doge(Descent):
         self._rate, self._regularisation = rate, regularisation
         self._target = None if target is None else task.names.index(target)
 
-    def gain(self, outcome: StepOutcome, gradients: DomainGradients) -> np.ndarray | None:
+    def gain(self, outcome: StepOutcome) -> np.ndarray | None:
+        gradients = self.gradients(outcome)
+        if gradients is None:
+            return None
         present_K = gradients.count_K > 0
         if self._target is not None and not present_K[self._target]:
             return None
@@ -272,7 +281,10 @@ class Pike(Descent):
     def needs(self) -> frozenset[Signal]:
         return frozenset({Signal.DOMAIN_GRADIENTS, Signal.ROW_GRADIENTS})
 
-    def gain(self, outcome: StepOutcome, gradients: DomainGradients) -> np.ndarray | None:
+    def gain(self, outcome: StepOutcome) -> np.ndarray | None:
+        gradients = self.gradients(outcome)
+        if gradients is None:
+            return None
         count_K, row_square_K = gradients.count_K, outcome.signals[Signal.ROW_GRADIENTS]
         usable_K = (count_K > 1) & np.isfinite(row_square_K)
         square_K = np.diag(gradients.gram_KK)

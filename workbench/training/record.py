@@ -215,6 +215,8 @@ def _signals(signals: Mapping[Signal, Any]) -> dict[str, Any]:
         found["sampling_error"] = gradients.sampling_error
     if Signal.ROW_GRADIENTS in signals:
         found["row_squares"] = signals[Signal.ROW_GRADIENTS]
+    if Signal.EXCESS_LOSS in signals:
+        found["excess_nats"] = float(signals[Signal.EXCESS_LOSS].mean())
     if Signal.TRACKED_NORMS in signals:
         norms = signals[Signal.TRACKED_NORMS]
         found["weight_norms"], found["change_norms"] = norms.weight_L, norms.change_L

@@ -23,17 +23,20 @@ from workbench.core import (
     DomainGradients,
     Mixer,
     PolicyError,
+    ReferenceMixer,
     Signal,
     TrackedNorms,
     TrackingMixer,
 )
 from workbench.kernels.domain_gradients import GradientTracker
+from workbench.models import Decoder
 from workbench.models.layers import tracked_layers
+from workbench.training.excess import ExcessLoss
 from workbench.training.ranks import Ranks
 
 OF_GRADIENTS = frozenset({Signal.DOMAIN_GRADIENTS, Signal.ROW_GRADIENTS})
 OF_WEIGHTS = OF_GRADIENTS | {Signal.TRACKED_NORMS}
-PROVIDED: frozenset[Signal] = OF_WEIGHTS
+PROVIDED: frozenset[Signal] = OF_WEIGHTS | {Signal.EXCESS_LOSS}
 """Signals the loop can compute for a mixer."""
 
 
@@ -45,8 +48,15 @@ class Signals:
         ModelError: the model has too few layers for the mixer's slots.
     """
 
-    def __init__(self, model: nn.Module, mixer: Mixer, domains: int, seed: int):
-        self.domains = domains
+    def __init__(
+        self,
+        model: nn.Module,
+        mixer: Mixer,
+        domains: int,
+        seed: int,
+        excess: ExcessLoss | None = None,
+    ):
+        self.domains, self.excess = domains, excess
         self.tracker: GradientTracker | None = None
         self.weights: list[Tensor] = []
         check_needs(mixer)
@@ -84,6 +94,11 @@ def check_needs(mixer: Mixer) -> None:
             "does not compute",
             remedy="choose another mixer",
         )
+    if Signal.EXCESS_LOSS in mixer.needs and not isinstance(mixer, ReferenceMixer):
+        raise PolicyError(
+            f"mixer '{type(mixer).__name__}' asks for the excess loss over no reference",
+            remedy="give it a property `reference`",
+        )
     if mixer.needs & OF_WEIGHTS and not isinstance(mixer, TrackingMixer):
         raise PolicyError(
             f"mixer '{type(mixer).__name__}' asks for gradients and does not say of which weights",
@@ -100,6 +115,7 @@ class StepSignals:
         self._orders: list[Tensor] = []
         self._weights: list[Tensor] = []
         self._factor: Tensor | float = 1.0
+        self._excess_B: Tensor | None = None
         self._norms: TrackedNorms | None = None
 
     @contextmanager
@@ -124,6 +140,13 @@ class StepSignals:
     def scaled(self, factor: Tensor) -> None:
         """The gradient was multiplied by `factor` to be that of the final weights."""
         self._factor = factor
+
+    def compare(self, model: Decoder, tokens_bT: Tensor, labels_bT: Tensor, rows: int) -> None:
+        """Before the update: the losses beside those of the reference model."""
+        if Signal.EXCESS_LOSS in self._needs:
+            assert self._signals.excess is not None
+            excess_b = self._signals.excess.rows(model, tokens_bT, labels_bT)
+            self._excess_B = Ranks.here().gather(excess_b.float(), rows).cpu()
 
     @contextmanager
     def update(self) -> Iterator[None]:
@@ -153,6 +176,8 @@ class StepSignals:
             if Signal.ROW_GRADIENTS in self._needs:
                 square_B = self._row_squares(len(domain_B), ranks, valid_count)
                 found[Signal.ROW_GRADIENTS] = _domain_mean(square_B, domain_B, valid, count_K)
+        if self._excess_B is not None:
+            found[Signal.EXCESS_LOSS] = self._excess_B
         if self._norms is not None:
             found[Signal.TRACKED_NORMS] = self._norms
         return found

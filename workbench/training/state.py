@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from workbench.config import RunConfig
-from workbench.core import Mixer, RandomStreams, Reweighter, stream_seed
+from workbench.core import Mixer, RandomStreams, ReferenceMixer, Reweighter, stream_seed
 from workbench.data import MixtureSampler, PreparedCorpus
 from workbench.models import Decoder, build_model
 from workbench.training.checks import build_mixer, build_reweighter
+from workbench.training.excess import ExcessLoss
 from workbench.training.optimizer import apply_settings, build_optimizer
 from workbench.training.signals import Signals
 
@@ -120,4 +121,8 @@ def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
 def build_signals(
     config: RunConfig, corpus: PreparedCorpus, model: Decoder, mixer: Mixer
 ) -> Signals:
-    return Signals(model, mixer, len(corpus.domains), stream_seed(config.seed, "projection"))
+    excess = None
+    if isinstance(mixer, ReferenceMixer):
+        excess = ExcessLoss.of(mixer.reference, corpus, config.training.device)
+    seed = stream_seed(config.seed, "projection")
+    return Signals(model, mixer, len(corpus.domains), seed, excess)

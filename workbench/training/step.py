@@ -51,6 +51,7 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
     watch = state.signals.step(state.mixer.needs, batch.domain_B[own], split=split)
     with _own_randomness(state):
         loss_B, weight_B = accumulate(state, tokens_BT[own], labels_BT[own], valid_B, ranks, watch)
+    watch.compare(state.model, tokens_BT[own], labels_BT[own], len(batch))
     outcome = StepOutcome(
         step=state.step,
         domain_B=batch.domain_B,

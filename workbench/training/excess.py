@@ -1,0 +1,79 @@
+"""How much worse the model in training is than a finished one, row by row.
+
+    excess = ExcessLoss.of("runs/reference", corpus, device)
+    excess_b = excess.rows(model, tokens_bT, labels_bT)
+
+Shapes: b rows, T tokens.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from workbench.config import RunConfig
+from workbench.core import IGNORE_INDEX, PolicyError
+from workbench.data import PreparedCorpus
+from workbench.kernels import chunked_token_loss
+from workbench.models import Decoder, build_model
+from workbench.tracking import RunFolder
+
+STATE_FILE = "state.pt"
+
+
+class ExcessLoss:
+    """Losses of a frozen reference model beside those of the model in training."""
+
+    def __init__(self, reference: Decoder):
+        self._reference = reference.eval().requires_grad_(False)
+
+    @classmethod
+    def of(cls, path: str, corpus: PreparedCorpus, device: str) -> ExcessLoss:
+        """The model of a run's newest checkpoint.
+
+        Raises:
+            PolicyError: no run or no checkpoint there, or it was trained on other text or rows.
+        """
+        if not RunFolder.holds_run(Path(path)):
+            raise PolicyError(
+                f"reference '{path}' is no run folder", remedy="train a reference run first"
+            )
+        folder = RunFolder.open(path)
+        if folder.environment.get("prepared") != corpus.path.name:
+            raise PolicyError(
+                f"reference '{path}' was trained on other text, rows or tokens",
+                remedy="train it with the same corpus, tokenizer and context_tokens",
+            )
+        steps = folder.checkpoints()
+        if not steps:
+            raise PolicyError(f"reference '{path}' has no checkpoint", remedy="let it finish")
+        saved = torch.load(
+            folder.checkpoint_path(steps[-1]) / STATE_FILE, weights_only=True, map_location="cpu"
+        )
+        model = build_model(
+            RunConfig(**saved["config"]).model,
+            vocab_size=corpus.vocab_size,
+            context_tokens=corpus.context_tokens,
+            seed=0,
+        )
+        model.load_state_dict(saved["model"])
+        return cls(model.to(device))
+
+    @torch.no_grad()
+    def rows(self, model: Decoder, tokens_bT: Tensor, labels_bT: Tensor) -> Tensor:
+        """Mean over a row's active tokens of max(loss - reference loss, 0) in nats, (b,)."""
+        was_training = model.training
+        model.eval()
+        difference_bT = _losses(model, tokens_bT, labels_bT)
+        model.train(was_training)
+        difference_bT -= _losses(self._reference, tokens_bT, labels_bT)
+        active_bT = labels_bT != IGNORE_INDEX
+        return difference_bT.clamp(min=0).mul(active_bT).sum(dim=1) / active_bT.sum(dim=1).clamp(
+            min=1
+        )
+
+
+def _losses(model: Decoder, tokens_bT: Tensor, labels_bT: Tensor) -> Tensor:
+    return chunked_token_loss(model.hidden(tokens_bT), model.head_VD, labels_bT)
