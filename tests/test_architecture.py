@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "replay": {"reweighting", "mixing", "influence", "selection", "tracking"},
     "plots": {"tracking"},
     "widgets": {"config", "plots", "theory", "tracking", "training"},
-    "batch": {"config", "plots", "tracking", "training", "evaluation"},
+    "batch": {"config", "data", "mixing", "plots", "tracking", "training", "evaluation"},
 }
 FRONT_DOORS = {"__init__", "cli", "doctor"}
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "umap", "plotly")

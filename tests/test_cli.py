@@ -19,7 +19,7 @@ from workbench.cli import app
 from workbench.core import ConfigError, WorkbenchError
 from workbench.tracking import RunFolder
 
-COMMANDS = ("demo", "prepare", "train", "resume", "runs", "report", "doctor")
+COMMANDS = ("demo", "prepare", "train", "resume", "mixture", "runs", "report", "doctor")
 TINY = (
     *("--corpus", "planted", "--set", "max_domain_mb=0.1", "--set", "vocab_size=400"),
     *("--set", "context_tokens=32", "--set", "batch_rows=4", "--set", "held_out_rows=2"),

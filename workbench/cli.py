@@ -158,6 +158,28 @@ def resume(
     _follow(run, since)
 
 
+@app.command(epilog="Example: workbench mixture --method doge --corpus installed --out out/doge")
+def mixture(
+    out: Annotated[Path, typer.Option(help="Folder of the job; call again to go on.")],
+    method: Annotated[str, typer.Option(help="doremi, doge or regmix.")] = "doremi",
+    runs: Annotated[int, typer.Option(help="Small runs that regmix trains.")] = 16,
+    corpus: Corpus = None,
+    model: Annotated[str | None, typer.Option(help="Of the small runs.")] = None,
+    config: ConfigFile = None,
+    changes: Settings = None,
+) -> None:
+    """Look for a mixture with small runs, and write mixture.json for a static run."""
+    from workbench import batch
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    settings = _settings(config, changes, corpus=corpus, model=model)
+    written = batch.find_mixture(settings, out, method=method, runs=runs, say=say)
+    console.print("mixture", _shown(written), soft_wrap=True)
+    console.print(f"use it with: workbench train --mixer static --set mixture={written}")
+
+
 @app.command(epilog="Example: workbench runs out")
 def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
     """List the runs at or below a folder."""

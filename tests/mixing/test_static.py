@@ -64,3 +64,30 @@ def test_published_vectors_follow_the_domains_of_the_corpus(name, arxiv, cc):
 def test_a_published_vector_for_other_domains_is_refused():
     with pytest.raises(ConfigError, match="does not fit this corpus"):
         Static(TASK, mixture="slimpajama-doge")
+
+
+def test_stages_follow_each_other_by_step():
+    stages = {"0": "uniform", "5": {"code": 1}, "9": "natural"}
+    mixer = Static(TASK, stages=stages, floor=0.3)
+    assert mixer.propose(4).probability_K.tolist() == pytest.approx([1 / 3] * 3)
+    assert mixer.propose(5).as_dict()["code"] == pytest.approx(0.7 + 0.1)
+    assert mixer.propose(100).as_dict()["noise"] == pytest.approx(0.7 * 0.6 + 0.1)
+
+
+@pytest.mark.parametrize(
+    "stages", [{5: "uniform"}, {"first": "uniform"}, {-1: "natural", 0: "natural"}]
+)
+def test_stages_that_leave_steps_open_are_refused(stages):
+    with pytest.raises(ConfigError, match="stages start at"):
+        Static(TASK, stages=stages)
+
+
+def test_a_mixture_is_read_from_its_file(tmp_path):
+    file = tmp_path / "mixture.json"
+    file.write_text('{"mixture": {"code": 0.25, "prose": 0.75}}')
+    assert Static(TASK, mixture=str(file)).propose(0).probability_K.tolist() == [0.25, 0.75, 0]
+    file.write_text('{"other": 1}')
+    with pytest.raises(ConfigError, match="cannot read a mixture"):
+        Static(TASK, mixture=str(file))
+    with pytest.raises(ConfigError, match="cannot read a mixture"):
+        Static(TASK, mixture=str(tmp_path / "none.json"))

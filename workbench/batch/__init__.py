@@ -1,6 +1,7 @@
 """Runs without a person in front: notebooks through papermill, comparisons, a static report."""
 
 from workbench.batch.comparison import compare, differing_settings, group_runs
+from workbench.batch.mixtures import find_mixture
 from workbench.batch.notebook import execute
 from workbench.batch.static_report import report
 from workbench.batch.study import progress_lines, train_study
@@ -9,6 +10,7 @@ __all__ = [
     "compare",
     "differing_settings",
     "execute",
+    "find_mixture",
     "group_runs",
     "progress_lines",
     "report",

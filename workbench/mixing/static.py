@@ -1,4 +1,4 @@
-"""The static mixer: one mixture for the whole run.
+"""The static mixer: one mixture for the whole run, or one for each of its stages.
 
     MIXERS.build("static", task, mixture={"code": 0.2, "prose": 0.8})
 
@@ -7,7 +7,9 @@ Shapes: K domains.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,27 +23,44 @@ from workbench.core import (
     StepOutcome,
     unknown_name,
 )
+from workbench.mixing.floor import check_floor, with_floor
 from workbench.mixing.published import PUBLISHED, published_mixture
 
 
 @MIXERS.register("static")
 class Static:
-    """Fixed probabilities.  No state fields.
+    """Probabilities given beforehand, fixed or in stages.  No state fields.
 
     Args:
         task: the domains, supplied by the loop.
         mixture: `uniform`, `natural` (in proportion to training tokens), a published vector (see
-            `published`), or a mapping from domain to a non-negative number; missing domains get
-            0, the rest is scaled to sum 1.
+            `published`), a .json file that `batch.find_mixture` wrote, or a mapping from domain
+            to a non-negative number; missing domains get 0, the rest is scaled to sum 1.
+        stages: first step of a stage -> its mixture, in place of `mixture`; the first starts at 0.
+        floor, guaranteed_rows: as in every mixer; no floor unless asked for.
     """
 
     needs: frozenset[Signal] = frozenset()
 
-    def __init__(self, task: MixingTask, *, mixture: str | Mapping[str, float] = "uniform"):
-        self._mixture = Mixture(task.names, _probabilities(task, mixture))
+    def __init__(
+        self,
+        task: MixingTask,
+        *,
+        mixture: str | Mapping[str, float] = "uniform",
+        stages: Mapping[int | str, str | Mapping[str, float]] | None = None,
+        floor: float = 0.0,
+        guaranteed_rows: int = 0,
+    ):
+        check_floor(task, floor, guaranteed_rows)
+        self._stages = {
+            first: Mixture(
+                task.names, with_floor(_probabilities(task, each), floor), guaranteed_rows
+            )
+            for first, each in _first_steps(stages or {0: mixture}).items()
+        }
 
     def propose(self, step: int) -> Mixture:
-        return self._mixture
+        return self._stages[max(first for first in self._stages if first <= step)]
 
     def observe(self, outcome: StepOutcome) -> None:
         pass
@@ -59,7 +78,40 @@ class Static:
         pass
 
 
+def _first_steps(
+    stages: Mapping[int | str, str | Mapping[str, float]],
+) -> dict[int, str | Mapping[str, float]]:
+    """Stages by their first step; a config's keys are text."""
+    try:
+        found = {int(first): mixture for first, mixture in stages.items()}
+    except ValueError:
+        found = {}
+    if 0 not in found or min(found) < 0:
+        raise ConfigError(
+            f"stages start at {list(stages)}",
+            remedy="give the first step of each stage as a count, one of them 0",
+        )
+    return found
+
+
+def read_mixture(path: str | Path) -> dict[str, float]:
+    """The mixture in a file of `batch.find_mixture`, by domain.
+
+    Raises:
+        ConfigError: no such file, or it holds none.
+    """
+    try:
+        return {name: float(p) for name, p in json.loads(Path(path).read_text())["mixture"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"cannot read a mixture from {path}: {type(error).__name__}: {error}",
+            remedy="give a mixture.json that `workbench mixture` wrote",
+        ) from None
+
+
 def _probabilities(task: MixingTask, mixture: str | Mapping[str, float]) -> np.ndarray:
+    if isinstance(mixture, str) and mixture.endswith(".json"):
+        mixture = read_mixture(mixture)
     if isinstance(mixture, str) and mixture in PUBLISHED:
         mixture = published_mixture(mixture, task.names)
     if isinstance(mixture, str):

@@ -1,0 +1,89 @@
+"""Jobs that look for a mixture, and the static runs that use it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from workbench.batch import find_mixture
+from workbench.config import Policy
+from workbench.core import ConfigError
+from workbench.mixing.regmix import best_mixture, fit_mixtures
+from workbench.training import train
+from workbench.training.loop import Loop
+
+
+@pytest.fixture
+def small(nano_config, cache_dir, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_CACHE", str(cache_dir))
+    return nano_config.change(total_steps=8, evaluate_every_steps=8)
+
+
+@pytest.mark.parametrize("method", ["doremi", "doge", "regmix"])
+def test_a_job_finds_a_mixture_that_a_static_run_takes(small, tmp_path, method):
+    said = []
+    options = {"runs": 4} if method == "regmix" else {}
+    if method == "doge":
+        small = small.change(
+            **{"model.overrides": {**small.model.overrides, "num_hidden_layers": 3}}
+        )
+    path = find_mixture(small, tmp_path, method=method, say=said.append, **options)
+    found = json.loads(path.read_text())
+    assert found["method"] == method and sum(found["mixture"].values()) == pytest.approx(
+        1, abs=1e-4
+    )
+    run = train(small.replace(name="last", mixer=Policy("static", mixture=str(path))), tmp_path)
+    used = run.events("step")[0]["mixture"]
+    assert used == pytest.approx(found["mixture"], abs=1e-4)
+    assert any(method in line for line in said)
+
+
+def test_a_job_that_was_killed_goes_on_and_repeats_nothing(small, tmp_path, monkeypatch):
+    trained = []
+    real = Loop.run
+
+    def dying(self):
+        trained.append(self.folder.path.name)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        real(self)
+
+    monkeypatch.setattr(Loop, "run", dying)
+    with pytest.raises(KeyboardInterrupt):
+        find_mixture(small, tmp_path, method="doremi", say=lambda _: None)
+    assert not (tmp_path / "mixture.json").exists()
+    find_mixture(small, tmp_path, method="doremi", say=lambda _: None)
+    assert trained == ["reference", "proxy", "proxy"]
+
+
+def test_an_unknown_method_names_the_nearest(small, tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'doremi'"):
+        find_mixture(small, tmp_path, method="doremy")
+
+
+def test_the_surrogate_finds_the_best_of_a_known_law():
+    """Loss falls with the log of the shares, by a third of the way from domain to domain."""
+    rng = np.random.default_rng(0)
+    mixtures = rng.dirichlet(np.ones(4), 40)
+    gains = np.array([0.5, 0.3, 0.15, 0.0])
+    losses = 4 - np.log(mixtures + 0.01) @ gains + 0.01 * rng.normal(size=40)
+    surrogate = fit_mixtures(mixtures, losses)
+    best = best_mixture(surrogate, domains=4, seed=1)
+    assert surrogate.explained > 0.9
+    law = gains / gains.sum()
+    assert np.abs(best - law).max() < 0.1 and best[0] > best[1] > best[2] > best[3]
+
+
+def test_a_surrogate_of_pure_chance_says_so():
+    rng = np.random.default_rng(0)
+    surrogate = fit_mixtures(rng.dirichlet(np.ones(4), 20), rng.normal(size=20))
+    assert surrogate.explained < 0.2
+
+
+@pytest.mark.parametrize(
+    ("mixtures", "losses", "says"),
+    [(np.eye(3), np.ones(3), "too few"), (np.eye(4), np.array([1, 2, 3, np.nan]), "not finite")],
+)
+def test_runs_that_cannot_be_regressed_are_refused(mixtures, losses, says):
+    with pytest.raises(ConfigError, match=says):
+        fit_mixtures(mixtures, losses)

@@ -1,0 +1,114 @@
+"""Jobs that look for a mixture with runs of their own, and write it down for a static run.
+
+    path = find_mixture(config, "out/doremi", method="doremi")
+    train(config.change(mixer=Policy("static", mixture=str(path))), "out")
+
+Every stage is a normal run folder; a job killed anywhere goes on when it is called again.
+Shapes: N runs, K domains.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.batch.study import Say, train_study
+from workbench.config import Policy
+from workbench.core import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from workbench.config import RunConfig
+    from workbench.training import Run
+
+MIXTURE_FILE = "mixture.json"
+REGMIX_RUNS = 16
+
+
+def find_mixture(
+    config: RunConfig,
+    out_dir: str | Path,
+    *,
+    method: str = "doremi",
+    runs: int = REGMIX_RUNS,
+    say: Say = print,
+) -> Path:
+    """Look for a mixture of the corpus' domains.
+
+    Args:
+        config: of the small runs; their mixers are replaced.
+        method: `doremi`: a reference run at the natural mixture, then a proxy run against it;
+            `doge`: one proxy run; `regmix`: `runs` runs at random mixtures, then a regression.
+        say: given a line now and then.
+    Returns:
+        Path of mixture.json: the mixture by domain, the method, the runs, the surrogate's quality.
+    Raises:
+        ConfigError: unknown method.
+        WorkbenchError: what a run raises; the runs before it are complete.
+    """
+    methods: dict[str, Callable[[], dict[str, Any]]] = {
+        "doremi": lambda: _doremi(config, Path(out_dir), say),
+        "doge": lambda: _averaged(_train(config, out_dir, "proxy", Policy("doge"), say)),
+        "regmix": lambda: _regmix(config, Path(out_dir), runs, say),
+    }
+    if method not in methods:
+        problem, remedy = unknown_name("method", method, methods)
+        raise ConfigError(problem, remedy=remedy)
+    from workbench.tracking.durable import write_file
+
+    path = Path(out_dir) / MIXTURE_FILE
+    found = {"method": method, "config": config.to_dict(), **methods[method]()}
+    write_file(path, json.dumps(found, indent=2).encode())
+    say(f"{method}: " + ", ".join(f"{name} {p:.3f}" for name, p in found["mixture"].items()))
+    return path
+
+
+def _train(config: RunConfig, out_dir: str | Path, name: str, mixer: Policy, say: Say) -> Run:
+    study = {name: [config.replace(name=name, mixer=mixer)]}
+    return train_study(study, out_dir, say=say)[name][0]
+
+
+def _doremi(config: RunConfig, out_dir: Path, say: Say) -> dict[str, Any]:
+    natural = Policy("static", mixture="natural")
+    reference = _train(config, out_dir, "reference", natural, say)
+    proxy = Policy("doremi", reference=str(reference.path))
+    return _averaged(_train(config, out_dir, "proxy", proxy, say))
+
+
+def _averaged(proxy: Run) -> dict[str, Any]:
+    """The mean of the mixtures that the proxy's mixer went through."""
+    return {
+        "mixture": proxy.events("step")[-1]["mixer"]["average_mixture"],
+        "runs": [proxy.path.name],
+    }
+
+
+def _regmix(config: RunConfig, out_dir: Path, runs: int, say: Say) -> dict[str, Any]:
+    from workbench.core import RandomStreams
+    from workbench.data import prepare
+    from workbench.mixing.regmix import best_mixture, fit_mixtures
+
+    domains = prepare(config.corpus, config.tokenizer, config.rows).domains
+    drawn_NK = RandomStreams(config.seed).at("regmix").dirichlet(np.ones(len(domains)), runs)
+    study = {
+        f"mixture_{i}": [
+            config.replace(
+                name=f"mixture_{i}",
+                mixer=Policy("static", mixture=dict(zip(domains, row.tolist(), strict=True))),
+            )
+        ]
+        for i, row in enumerate(drawn_NK)
+    }
+    finished = train_study(study, out_dir, say=say)
+    loss_N = [(own[0].summary() or {})["held_out_mean_nats"] for own in finished.values()]
+    surrogate = fit_mixtures(drawn_NK, np.array(loss_N))
+    best_K = best_mixture(surrogate, domains=len(domains), seed=config.seed)
+    return {
+        "mixture": dict(zip(domains, best_K.tolist(), strict=True)),
+        "runs": list(finished),
+        "held_out_mean_nats": loss_N,
+        "explained": surrogate.explained,
+    }
