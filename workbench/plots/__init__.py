@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.plots.curves import ess, held_out, loss, throughput, weight_share
     from workbench.plots.display import bundle, fragment, html, show
+    from workbench.plots.mixing import energies, entropy, gram, learning, policy_path, rewards
     from workbench.plots.samples import implied_mixture, mixture, weight_histograms, weights
     from workbench.plots.series import Runs
     from workbench.plots.static import png
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _HOME = {
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
+    "mixing": ("energies", "entropy", "gram", "learning", "policy_path", "rewards"),
     "samples": ("implied_mixture", "mixture", "weight_histograms", "weights"),
     "series": ("Runs",),
     "static": ("png",),
@@ -49,14 +51,20 @@ __all__ = [
     "Runs",
     "bundle",
     "corpus",
+    "energies",
+    "entropy",
     "ess",
     "fragment",
+    "gram",
     "held_out",
     "html",
     "implied_mixture",
+    "learning",
     "loss",
     "mixture",
     "png",
+    "policy_path",
+    "rewards",
     "show",
     "theory_bound",
     "theory_controls",

@@ -4,8 +4,8 @@
     png(loss(run), "loss.png")               # and written to a file
 
 Knows what `workbench.plots` draws: scatter (lines, markers, bands, stacks, error bars), bars,
-straight shapes, annotations, panels, legend.  The background is white, since PNG readers differ
-in what they put behind a transparent one.
+heat maps, straight shapes, annotations, panels, legend.  The background is white, since PNG
+readers differ in what they put behind a transparent one.
 """
 
 from __future__ import annotations
@@ -103,6 +103,8 @@ class _Drawing:
             axes = self._pair(trace.xaxis or "x", trace.yaxis or "y")
             if isinstance(trace, go.Bar):
                 self._bar(axes, trace)
+            elif isinstance(trace, go.Heatmap):
+                self._heatmap(axes, trace)
             else:
                 self._scatter(axes, trace)
         for (x, y), axes in self.axes.items():
@@ -187,6 +189,18 @@ class _Drawing:
         handle.set_label(_plain(trace.name))
         self.stacks[key] = above
         self._keep(trace, handle)
+
+    def _heatmap(self, axes: Any, trace: Any) -> None:
+        from matplotlib.colors import LinearSegmentedColormap
+
+        colours = LinearSegmentedColormap.from_list("", [tuple(stop) for stop in trace.colorscale])
+        z, names = trace.z, [_plain(name) for name in trace.y]
+        axes.imshow(z, cmap=colours, vmin=trace.zmin, vmax=trace.zmax, aspect="auto")
+        axes.set_xticks(range(len(names)), [_plain(name) for name in trace.x], rotation=20)
+        axes.set_yticks(range(len(names)), names)
+        for row, values in enumerate(z):
+            for column, value in enumerate(values):
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="#333333")
 
     def _bar(self, axes: Any, trace: Any) -> None:
         names, values = [_plain(name) for name in trace.y], _list(trace.x)

@@ -1,0 +1,107 @@
+"""Figures of a learning mixer: what is drawn is what was recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from workbench import plots
+from workbench.plots.mixing import _corners
+from workbench.tracking import RunFolder
+
+DOMAINS = ("code", "noise <b>", "prose")
+FIGURES = (
+    plots.rewards,
+    plots.energies,
+    plots.learning,
+    plots.gram,
+    plots.policy_path,
+    plots.entropy,
+)
+
+
+@pytest.fixture
+def make(tmp_path):
+    def create(name: str, *, steps: int = 30, learner: bool = True) -> RunFolder:
+        folder = RunFolder.create(tmp_path / name, config={}, environment={})
+        with folder.lock():
+            folder.append("started", 0)
+            folder.append_many([step_event(step, steps, learner) for step in range(steps)])
+        return folder
+
+    return create
+
+
+def step_event(step: int, steps: int, learner: bool) -> dict:
+    share = step / max(1, steps - 1)
+    values = np.array([1 / 3 + share / 2, (1 - share) / 3, 0.0])
+    values[2] = 1 - values.sum()
+    event = dict.fromkeys(
+        ("loss", "weighted_loss", "lr", "grad_norm", "seconds", "ess_fraction", "max_weight"), 1.0
+    )
+    mixture = dict(zip(DOMAINS, values.tolist(), strict=True))
+    event |= {"kind": "step", "step": step, "tokens": 10, "mixture": mixture}
+    event |= {name: mixture for name in ("weight_share", "sample_share", "domain_loss")}
+    if learner:
+        by_domain = dict(zip(DOMAINS, (1.0, -1.5, 0.5), strict=True))
+        event["mixer"] = {
+            "reward_average": by_domain,
+            "signal_to_noise": dict.fromkeys(DOMAINS, 2.0),
+            "self_energy": 2.0,
+            "interaction_energy": 0.5,
+        }
+        if step > 10:
+            event["mixer"] |= {"critic_loss": 0.1, "actor_loss": -0.2}
+        event["signals"] = {"gram": [4.0, -1.0, 2.0, 1.0, 0.0, 0.0 if step < 5 else 9.0]}
+    return event
+
+
+def test_a_path_ends_where_the_mixture_ends_and_names_its_corners(make):
+    figure = plots.policy_path({"proxy": make("proxy"), "target": make("target", steps=3000)})
+    assert {a.text for a in figure.layout.annotations} == {"code", "noise &lt;b&gt;", "prose"}
+    lines = [trace for trace in figure.data if trace.name in ("proxy", "target")]
+    assert len(lines) == 2 and len(lines[1].x) <= 2000
+    assert "step 29" in lines[0].text[-1] and "code 0.69" in lines[0].text[-1]
+    start = [trace for trace in figure.data if trace.marker.symbol == "square"][1]
+    assert abs(start.y[0]) < 0.01 and lines[1].y[-1] > 0.7
+
+
+def test_three_domains_stand_on_a_triangle_and_the_middle_is_uniform():
+    corners = _corners(3)
+    sides = [np.linalg.norm(corners[i] - corners[i - 1]) for i in range(3)]
+    assert sides == pytest.approx([sides[0]] * 3)
+    assert corners.mean(axis=0) == pytest.approx([0, 0])
+
+
+def test_cosines_come_from_the_inner_products_and_skip_absent_domains(make):
+    z = np.array(plots.gram(make("a"), first=0.0).data[0].z)
+    assert z[0].tolist() == pytest.approx([1.0, -0.5, 2 / 6])
+    assert np.allclose(z, z.T) and np.diag(z).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_entropy_of_a_fixed_mixture_lies_on_its_value(make):
+    figure = plots.entropy(make("a", steps=2000))
+    start = -3 * (1 / 3) * np.log(1 / 3)
+    assert figure.data[0].y[0] == pytest.approx(start, abs=0.01)
+    assert figure.layout.shapes[0].y0 == pytest.approx(np.log(3))
+
+
+def test_rewards_have_a_line_a_domain_and_a_rule_where_noise_begins(make):
+    figure = plots.rewards(make("a"))
+    named = [trace.name for trace in figure.data if trace.showlegend]
+    assert named == ["code", "noise &lt;b&gt;", "prose"]
+    assert any(shape.y0 == 1 for shape in figure.layout.shapes)
+
+
+@pytest.mark.parametrize("draw", FIGURES, ids=lambda f: f.__name__)
+def test_every_figure_has_a_picture_and_says_when_there_is_nothing(make, draw):
+    assert len(plots.png(draw(make("a")))) > 5_000
+    empty = draw(make("empty", steps=0))
+    assert not empty.data and "no" in empty.layout.annotations[0].text
+    assert plots.png(empty)
+
+
+@pytest.mark.parametrize("draw", FIGURES[:4], ids=lambda f: f.__name__)
+def test_a_run_whose_mixer_learns_nothing_says_so(make, draw):
+    figure = draw(make("plain", learner=False))
+    assert "recorded nothing of this" in figure.layout.annotations[0].text
