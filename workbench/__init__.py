@@ -36,6 +36,7 @@ _ROOMS = (
     "mixing",
     "models",
     "plots",
+    "replay",
     "reweighting",
     "theory",
     "tracking",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -105,3 +107,14 @@ def test_every_figure_has_a_picture_and_says_when_there_is_nothing(make, draw):
 def test_a_run_whose_mixer_learns_nothing_says_so(make, draw):
     figure = draw(make("plain", learner=False))
     assert "recorded nothing of this" in figure.layout.annotations[0].text
+
+
+def test_scores_are_drawn_over_steps_on_a_logarithmic_axis():
+    traces = {
+        "a": SimpleNamespace(score_N=np.array([4.0, 2.0, 1.0])),
+        "b": SimpleNamespace(score_N=np.array([4.0, 3.0, 2.5])),
+    }
+    figure = plots.scores(traces)
+    assert [trace.name for trace in figure.data] == ["a", "b"]
+    assert figure.data[0].x.tolist() == [1, 2, 3] and figure.layout.yaxis.type == "log"
+    assert len(plots.png(figure)) > 5_000

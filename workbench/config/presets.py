@@ -46,19 +46,17 @@ TOUR_SEEDS = {"ci": 3, "demo": 3, "full": 5}
 
 
 def tour(profile: str, *, seed: int = 0) -> Study:
-    """Ways to weigh samples on one small model, over seeds `seed`, `seed` + 1, ….
+    """Ways to weigh samples and to mix domains with one small model, over seeds `seed`, ….
 
     `uniform` and `linupper`, `quadratic`, and LinUpper's two controls: `shuffled` gives its weights
     to random rows, `norm_matched` takes its direction with the step length of uniform weights.
+    `acodm` keeps uniform weights and lets the actor-critic set the mixture.
 
     Args:
         profile: `ci` (seconds, generated text), `demo` (minutes, text of the installed
             environment) or `full` (longer, more seeds).
     """
-    if profile not in TOUR_PROFILES:
-        problem, remedy = unknown_name("profile", profile, TOUR_PROFILES)
-        raise ConfigError(problem, remedy=remedy)
-    base = RunConfig(**TOUR_PROFILES[profile])
+    base = _base(profile, TOUR_PROFILES)
     warmup_steps = base.training.total_steps // 10
     policies = {
         "uniform": Policy("uniform"),
@@ -68,7 +66,55 @@ def tour(profile: str, *, seed: int = 0) -> Study:
         "norm_matched": Policy("linupper", warmup_steps=warmup_steps, control="norm_matched"),
     }
     variants = {label: {"reweighter": policy} for label, policy in policies.items()}
+    variants["acodm"] = {"mixer": _acodm(base)}
     return over_seeds(base, variants, seeds=range(seed, seed + TOUR_SEEDS[profile]))
+
+
+POLICY_PROFILES: dict[str, dict[str, Any]] = {
+    "ci": TOUR_PROFILES["ci"],
+    "demo": {
+        "corpus": {"name": "planted"},
+        "tokenizer": {"vocab_size": 1024},
+        "rows": {"context_tokens": 64},
+        "training": {"total_steps": 600, "evaluate_every_steps": 100},
+    },
+    "full": {
+        "corpus": {"name": "installed", "noise_mb": 2.0},
+        "training": {"total_steps": 4000, "evaluate_every_steps": 200, "held_out_rows": 128},
+    },
+}
+"""Text with a domain of noise, on which a policy can be seen to waste or to save."""
+
+
+def policy(profile: str, *, seed: int = 0) -> dict[str, RunConfig]:
+    """One AC-ODM run to watch, `proxy`, and `uniform` beside it.
+
+    Args:
+        profile: as in `tour`.
+    """
+    base = _base(profile, POLICY_PROFILES)
+    return {
+        "uniform": base.replace(name="uniform", seed=seed),
+        "proxy": base.replace(name="proxy", seed=seed, mixer=_acodm(base)),
+    }
+
+
+def _acodm(base: RunConfig) -> Policy:
+    """AC-ODM with a warm-up of a tenth, on at most three layers."""
+    steps = base.training.total_steps
+    return Policy(
+        "acodm",
+        warmup_steps=steps // 10,
+        batch_size=min(32, steps // 4),
+        tracked_layers=min(3, base.model.overrides.get("num_hidden_layers", 3)),
+    )
+
+
+def _base(profile: str, profiles: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    if profile not in profiles:
+        problem, remedy = unknown_name("profile", profile, profiles)
+        raise ConfigError(problem, remedy=remedy)
+    return RunConfig(**profiles[profile])
 
 
 def over_seeds(

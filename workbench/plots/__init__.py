@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.plots.curves import ess, held_out, loss, throughput, weight_share
     from workbench.plots.display import bundle, fragment, html, show
-    from workbench.plots.mixing import energies, entropy, gram, learning, policy_path, rewards
+    from workbench.plots.mixing import (
+        energies,
+        entropy,
+        gram,
+        learning,
+        policy_path,
+        rewards,
+        scores,
+    )
     from workbench.plots.samples import implied_mixture, mixture, weight_histograms, weights
     from workbench.plots.series import Runs
     from workbench.plots.static import png
@@ -31,7 +39,7 @@ if TYPE_CHECKING:
 _HOME = {
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
-    "mixing": ("energies", "entropy", "gram", "learning", "policy_path", "rewards"),
+    "mixing": ("energies", "entropy", "gram", "learning", "policy_path", "rewards", "scores"),
     "samples": ("implied_mixture", "mixture", "weight_histograms", "weights"),
     "series": ("Runs",),
     "static": ("png",),
@@ -65,6 +73,7 @@ __all__ = [
     "png",
     "policy_path",
     "rewards",
+    "scores",
     "show",
     "theory_bound",
     "theory_controls",

@@ -9,7 +9,7 @@ Read from the `mixer` and `signals` fields of a run's step events.  Shapes: S st
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,17 @@ import plotly.graph_objects as go
 
 from workbench.plots.curves import recorded_domains, small_multiples
 from workbench.plots.draw import Panel, mark_events
-from workbench.plots.series import Recorded, Runs, across, grouped, only, per_step, smooth, thin
+from workbench.plots.series import (
+    Line,
+    Recorded,
+    Runs,
+    across,
+    grouped,
+    only,
+    per_step,
+    smooth,
+    thin,
+)
 from workbench.plots.theme import RULE, TEXT, blank, safe, say_nothing_yet, style
 
 SMOOTHING_STEPS = 10
@@ -47,6 +57,19 @@ def policy_path(runs: Runs) -> go.Figure:
     figure.update_xaxes(visible=False, range=[-1.45, 1.45])
     figure.update_yaxes(visible=False, range=[-1.25, 1.25], scaleanchor="x")
     figure.update_layout(showlegend=len(groups) > 1)
+    return figure
+
+
+def scores(traces: Mapping[str, Any]) -> go.Figure:
+    """Distance still to go in the synthetic environment over steps; label -> `replay.Trace`."""
+    figure = blank("Distance to the optimum", x="step", y="score")
+    panel = Panel(figure)
+    for index, (label, trace) in enumerate(traces.items()):
+        step_S = np.arange(1, len(trace.score_N) + 1, dtype=float)
+        line = Line(step_S, trace.score_N, trace.score_N, trace.score_N, 1)
+        panel.line(line, label=label, style=style(index), unit="to go", digits=4)
+    figure.update_yaxes(type="log")
+    figure.update_layout(showlegend=True)
     return figure
 
 

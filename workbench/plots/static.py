@@ -257,8 +257,9 @@ class _Drawing:
                 self.canvas.text(x, y, _plain(note.text), **look)
             else:
                 axes = self.axes[note.xref or "x", (note.yref or "y").removesuffix(" domain")]
-                place = axes.get_xaxis_transform()
-                fill, alpha = _colour(note.bgcolor)
+                of_panel = str(note.yref).endswith(" domain")
+                place = axes.get_xaxis_transform() if of_panel else axes.transData
+                fill, alpha = _colour(note.bgcolor or "#FFFFFF")
                 box = {"facecolor": fill, "alpha": alpha, "linewidth": 0, "pad": 1}
                 axes.text(note.x, note.y, _plain(note.text), transform=place, bbox=box, **look)
 
@@ -301,6 +302,10 @@ def _dress(axes: Any, x: Any, y: Any) -> None:
             getattr(axes, f"{side}axis").set_major_formatter(PercentFormatter(1, decimals=0))
     if y.matches:
         axes.tick_params(labelleft=False)
+    if x.visible is False and y.visible is False:
+        axes.set_axis_off()
+    if y.scaleanchor:
+        axes.set_aspect("equal", adjustable="box")
 
 
 def _label_powers(axis: Any) -> None:

@@ -1,7 +1,7 @@
 """Policies stepped against recorded or synthetic traces, without training."""
 
 from workbench.replay.environment import Environment
-from workbench.replay.play import Trace, play
+from workbench.replay.play import Trace, play, race
 from workbench.replay.recorded import counterfactual, task_of
 
-__all__ = ["Environment", "Trace", "counterfactual", "play", "task_of"]
+__all__ = ["Environment", "Trace", "counterfactual", "play", "race", "task_of"]

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from workbench.core import Mixer
+import workbench.mixing  # noqa: F401  (imported for what it registers)
+from workbench.core import MIXERS, Mixer
 from workbench.replay.environment import Environment
 
 
@@ -49,6 +50,12 @@ class Trace:
         steps = len(self.mixture_NK)
         window = slice(int(first * steps), max(int(last * steps), int(first * steps) + 1))
         return float(self.mixture_NK[window, self.domains.index(domain)].mean())
+
+
+def race(name: str, *, seed: int = 0, steps: int = 3000, **options: Any) -> Trace:
+    """Let the mixer called `name`, with its options, drive a fresh `Environment` of a seed."""
+    environment = Environment(total_steps=steps, seed=seed)
+    return play(MIXERS.build(name, environment.task, **options), environment, steps=steps)
 
 
 def play(mixer: Mixer, environment: Environment, *, steps: int, diagnostics: bool = False) -> Trace:

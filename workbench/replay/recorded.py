@@ -1,6 +1,6 @@
 """A finished run's signals shown to another mixer: what would it have proposed, step by step.
 
-    trace = counterfactual(MIXERS.build("direct", task_of(run)), run)
+    trace = counterfactual("direct", run, warmup_steps=20)
     trace.counterfactual                      # True: nobody acted on these mixtures
 
 Each step shows the mixer what the recorded run saw, whose rows were drawn by the recorded mixture;
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from workbench.core import (
+    MIXERS,
     DomainGradients,
     Mixer,
     MixingTask,
@@ -55,22 +56,25 @@ def task_of(run: RunFolder) -> MixingTask:
     )
 
 
-def counterfactual(mixer: Mixer, run: RunFolder) -> Trace:
+def counterfactual(mixer: Mixer | str, run: RunFolder, **options: Any) -> Trace:
     """Show a mixer every recorded step of a run and collect what it proposes.
 
+    Args:
+        mixer: built for `task_of(run)`, or its name; `options` are then its options.
     Returns:
         A trace flagged as counterfactual; its score is the recorded loss in nats per token.
     Raises:
         RunError: the run has no step, or lacks signals the mixer asks for.
     """
     steps = _steps(run)
-    _require(mixer, run, steps)
+    asked: Mixer = MIXERS.build(mixer, task_of(run), **options) if isinstance(mixer, str) else mixer
+    _require(asked, run, steps)
     names = tuple(steps[0]["mixture"])
     mixtures, said = [], []
     for number, event in enumerate(steps):
-        mixtures.append(mixer.propose(number).probability_K)
-        mixer.observe(_outcome(number, event, names, run.config["training"]["batch_rows"]))
-        said.append(mixer.diagnostics())
+        mixtures.append(asked.propose(number).probability_K)
+        asked.observe(_outcome(number, event, names, run.config["training"]["batch_rows"]))
+        said.append(asked.diagnostics())
     score_N = np.array([event["loss"] for event in steps])
     return Trace(names, np.array(mixtures), score_N, said, counterfactual=True)
 
