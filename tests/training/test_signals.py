@@ -272,3 +272,25 @@ def test_a_reference_that_does_not_fit_is_refused(reference, nano_config, nano_c
     fits = nano_config.replace(mixer=Policy("doremi", reference=str(reference.path)))
     with pytest.raises(PolicyError, match="other text, rows or tokens"):
         build_state(fits, Other())
+
+
+def test_a_change_that_an_agent_cannot_take_over_is_refused_and_changes_nothing(
+    nano_config, nano_corpus
+):
+    acodm = Policy("acodm", tracked_layers=1, warmup_steps=2, batch_size=4)
+    state = build_state(nano_config.replace(mixer=acodm), nano_corpus)
+    for step in range(6):
+        state.mixer.propose(step)
+        state.mixer.observe(train_step(state, state.sampler.draw(step)).outcome)
+    learned, config = state.mixer, state.config
+    with pytest.raises(PolicyError, match="cannot take over what it has learned"):
+        state.change(config.change(network="paper"))
+    assert state.mixer is learned and state.config == config
+    state.change(config.change(entropy=0.5))
+    assert state.mixer is not learned and len(state.mixer.replay) == 6
+    wider = Policy("acodm", tracked_layers=1, network="paper", replay_size=50)
+    state.change(config.replace(mixer="static"))
+    state.change(config.replace(mixer=wider))
+    resumed = build_state(nano_config.replace(mixer=acodm), nano_corpus)
+    resumed.load_state_dict(state.state_dict())
+    assert resumed.config.mixer == wider

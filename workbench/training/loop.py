@@ -207,16 +207,16 @@ class Loop:
         return asked.stop
 
     def _change(self, changes: dict[str, Any]) -> None:
-        """Recorded before it takes effect, so that a resume replays it at the same step.
+        """Applied and recorded before the next step, so that a resume replays it at the same one.
 
         What does not fit is a warning: a slip of the hand must not end a run.
         """
         try:
             config = check_change(self.state.config, changes, self.state.corpus)
+            self.state.change(config)
         except WorkbenchError as error:
             return self._warn([f"change {changes} refused: {error}"])
         self._emit("set", changes=_plain(changes))
-        self.state.change(config)
         self._warn(check_fits(config, self.state.corpus))
 
     def _warn(self, messages: Iterable[str]) -> None:

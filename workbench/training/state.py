@@ -12,7 +12,14 @@ from typing import Any
 import torch
 
 from workbench.config import RunConfig
-from workbench.core import Mixer, RandomStreams, ReferenceMixer, Reweighter, stream_seed
+from workbench.core import (
+    Mixer,
+    PolicyError,
+    RandomStreams,
+    ReferenceMixer,
+    Reweighter,
+    stream_seed,
+)
 from workbench.data import MixtureSampler, PreparedCorpus
 from workbench.models import Decoder, build_model
 from workbench.training.checks import build_mixer, build_reweighter
@@ -40,15 +47,25 @@ class TrainState:
     signals: Signals
     step: int = 0
 
-    def change(self, config: RunConfig) -> None:
-        """Continue under a changed config; policies keep their state where they stay the same."""
+    def change(self, config: RunConfig, *, carry: bool = True) -> None:
+        """Continue under a changed config; policies keep their state where they stay the same.
+
+        Args:
+            carry: False where the policies' states are loaded next.
+        Raises:
+            WorkbenchError: a policy does not fit the model or what was learned; nothing changed.
+        """
+        mixer, signals, reweighter = self.mixer, self.signals, self.reweighter
         if config.mixer != self.config.mixer:
             mixer = build_mixer(config, self.corpus)
-            # First, because it refuses a mixer that does not fit the model.
-            self.signals = build_signals(config, self.corpus, self.model, mixer)
-            self.mixer = _carry(self.mixer, mixer)
+            signals = build_signals(config, self.corpus, self.model, mixer)
+            if carry:
+                _carry(self.mixer, mixer, config.mixer.name)
         if config.reweighter != self.config.reweighter:
-            self.reweighter = _carry(self.reweighter, build_reweighter(config.reweighter))
+            reweighter = build_reweighter(config.reweighter)
+            if carry:
+                _carry(self.reweighter, reweighter, config.reweighter.name)
+        self.mixer, self.signals, self.reweighter = mixer, signals, reweighter
         apply_settings(self.optimizer, config.optimizer)
         self.config = config
 
@@ -80,7 +97,7 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.change(RunConfig(**state["config"]))
+        self.change(RunConfig(**state["config"]), carry=False)
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -90,10 +107,18 @@ class TrainState:
         self.streams.load_state_dict(state["streams"])
 
 
-def _carry(old: Any, new: Any) -> Any:
-    if type(old) is type(new):
+def _carry(old: Any, new: Any, name: str) -> None:
+    """Hand what a policy remembers to its successor, where that is of the same kind."""
+    if type(old) is not type(new):
+        return
+    try:
         new.load_state_dict(old.state_dict())
-    return new
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise PolicyError(
+            f"'{name}' cannot take over what it has learned under these options: "
+            + str(error).splitlines()[0],
+            remedy="keep the options that decide its size, or start a new run",
+        ) from None
 
 
 def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
