@@ -10,6 +10,7 @@ from workbench.config.run import (
     Policy,
     RowsConfig,
     RunConfig,
+    SelectionConfig,
     TokenizerConfig,
     TrainingConfig,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Policy",
     "RowsConfig",
     "RunConfig",
+    "SelectionConfig",
     "TokenizerConfig",
     "TrainingConfig",
     "presets",

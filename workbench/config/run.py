@@ -107,6 +107,41 @@ class TrainingConfig(Part):
     """Held-out rows per domain that each evaluation reads at most."""
 
 
+class SelectionConfig(Part):
+    """When the selector chooses, how much, and what the choice is judged by.
+
+    Offline: one choice at `first_step`.  Online: again every `every_steps`, each row once.
+    """
+
+    share: float = Field(default=0.2, gt=0, le=1)
+    """Part of the pool's tokens that an offline choice may take."""
+    budget_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of one choice; None for `share`, or online for what is trained until the next."""
+    first_step: int = Field(default=0, ge=0)
+    """Until then the run trains on the whole pool."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Choose again this often, from rows not chosen before; None for a single choice."""
+    checkpoint: str | None = None
+    """Folder of a finished run of the same corpus whose model judges an offline choice at step 0;
+    None for this run's own model."""
+    reference: str | None = None
+    """Text of the reference set: a file or folder as for a corpus; None for held-out rows that no
+    evaluation reads."""
+    reference_domains: tuple[str, ...] | None = None
+    """Domains of those held-out rows; all when None."""
+    reference_rows: int = Field(default=64, ge=1)
+    """Rows of the reference set at most, spread evenly over its domains."""
+
+    @model_validator(mode="after")
+    def _judged_once(self) -> Self:
+        if self.checkpoint is not None and (self.every_steps or self.first_step):
+            raise ConfigError(
+                "SelectionConfig.checkpoint is for one choice at step 0",
+                remedy="leave out every_steps and first_step, or leave out checkpoint",
+            )
+        return self
+
+
 class Policy(Part):
     """A policy by name with its options: `Policy("linupper", temperature=0.4)`."""
 
@@ -146,6 +181,7 @@ class RunConfig(Part):
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    selection: SelectionConfig = SelectionConfig()
     selector: Policy | None = None
     mixer: Policy = Policy("static")
     reweighter: Policy = Policy("uniform")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from workbench.core.types import Mixture, Pool, Scope, Selection, Signal, StepOutcome, Tracking
 
 if TYPE_CHECKING:
@@ -117,6 +119,25 @@ class AgentMixer(Mixer, Protocol):
 
 @runtime_checkable
 class Selector(Stateful, Protocol):
-    """Which samples the pool offers."""
+    """Which samples the pool offers.  Built as `factory(task: SelectionTask, **options)`."""
 
-    def select(self, pool: Pool, budget: int, model: Any) -> Selection: ...
+    def select(self, pool: Pool, budget: int, model: Any) -> Selection:
+        """At most `budget` active tokens of the pool, judged with `model`, which stays as it is.
+
+        Raises:
+            PolicyError: a budget above the pool's tokens, or a health gate that fails.
+        """
+        ...
+
+    def tables(self) -> Mapping[str, Mapping[str, np.ndarray]]:
+        """What the last selection saw, as columns by table: `samples`, `arms`, `pulls`, as known.
+
+        samples: sample_id, domain, cluster, influence (NaN: not scored), accepted, x, y (a map).
+        arms: cluster, rows, mean, low, high (of the reward), pulls, scored, accepted.
+        pulls: round, cluster, sample_id, influence, in the order in which they were made.
+        """
+        ...
+
+    def diagnostics(self) -> Mapping[str, Any]:
+        """What to log of the last selection: numbers, texts, and mappings or lists of them."""
+        ...

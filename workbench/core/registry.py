@@ -81,4 +81,4 @@ class Registry:
 
 REWEIGHTERS = Registry("reweighter")
 MIXERS = Registry("mixer", supplied=("task",))
-SELECTORS = Registry("selector")
+SELECTORS = Registry("selector", supplied=("task",))

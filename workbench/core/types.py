@@ -6,10 +6,11 @@ Losses are nats per token; weights have mean 1 over the valid rows of the global
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -207,14 +208,71 @@ class Pool:
 
 @dataclass(frozen=True)
 class Selection:
-    """Chosen rows, each with the reason for it."""
+    """Chosen rows, each with the reason for it, and what was judged on the way.
+
+    cluster_N: int32, the cluster each row came from; influence_N: float32, its predicted decrease
+    of the reference loss per token, NaN where the row itself was not scored.  None where a
+    selector knows no such thing.
+    """
 
     sample_id_N: np.ndarray
     reason_N: Sequence[str]
+    cluster_N: np.ndarray | None = None
+    influence_N: np.ndarray | None = None
 
     def __post_init__(self):
-        if len(self.sample_id_N) != len(self.reason_N):
+        columns = {"reasons": self.reason_N}
+        columns |= {"clusters": self.cluster_N} if self.cluster_N is not None else {}
+        columns |= {"influence scores": self.influence_N} if self.influence_N is not None else {}
+        for name, values in columns.items():
+            if len(self.sample_id_N) != len(values):
+                raise PolicyError(
+                    f"{len(self.sample_id_N)} rows selected with {len(values)} {name}",
+                    remedy=f"give one entry of {name} per row",
+                )
+        if len(np.unique(self.sample_id_N)) != len(self.sample_id_N):
             raise PolicyError(
-                f"{len(self.sample_id_N)} rows selected with {len(self.reason_N)} reasons",
-                remedy="give one reason per row",
+                "a row is selected more than once", remedy="return every sample_id once"
             )
+
+    def __len__(self) -> int:
+        return len(self.sample_id_N)
+
+
+class SampleSource(Protocol):
+    """Rows by stable id and their text, as a prepared corpus has them."""
+
+    domains: tuple[str, ...]
+    content_hash: str
+
+    def tokens(self, sample_id_B: np.ndarray) -> np.ndarray:
+        """int64 (B, T + 1): inputs are [:, :-1], labels [:, 1:]."""
+        ...
+
+    def text(self, sample_id: int) -> str: ...
+
+
+Progress = Callable[[Mapping[str, Any]], None]
+"""Told what long work has done: `stage`, `done`, `total`, and what else the stage knows."""
+
+
+def silent(event: Mapping[str, Any]) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class SelectionTask:
+    """What a selector is built for.
+
+    source: the candidates' rows; reference_MT: int64 (M, T + 1), rows of the reference set.
+    cache_dir: where embeddings, factors and scores are kept shard by shard, so that work cut
+    short is not done twice; None keeps nothing.  progress: told of every stage.
+    """
+
+    source: SampleSource
+    reference_MT: np.ndarray
+    seed: int = 0
+    device: str = "cpu"
+    batch_rows: int = 16
+    cache_dir: Path | None = None
+    progress: Progress = silent

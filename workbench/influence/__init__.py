@@ -1,0 +1,1 @@
+"""Which samples lower the reference loss: factors, directions, scores, and their trust."""
