@@ -1,0 +1,251 @@
+"""Every linear map y = W a of a decoder, and what of the model is none.
+
+    maps = linear_maps(decoder)                    # attention q, k, v, o and the MLP, by depth
+    maps.share, maps.skipped                       # part of the parameters tracked; the rest, why
+    with observed(decoder, maps, see):             # see(map, a_bTI, s_bTO) in the backward pass
+        decoder(tokens_bT, labels_bT).sum().backward()
+
+Shapes: b rows of a micro-batch, T tokens, O outputs, I inputs of a map.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import overload
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from workbench.core import ModelError, unknown_name
+from workbench.models.decoder import Decoder
+from workbench.models.layers import is_linear
+
+_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+_MLP = re.compile(r"mlp|feed_forward|ffn|fc|moe|dense", re.IGNORECASE)
+_BLOCK = re.compile(r".*\.(?:layers|h|blocks|block|layer)\.\d+\.(?P<rest>.+)")
+
+See = Callable[["LinearMap", Tensor, Tensor], None]
+"""Given a map, its inputs a (b, T, I) and the gradient s (b, T, O) of its outputs."""
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """One linear map of a decoder; fused ones, such as qkv, are one map.
+
+    name: path in the decoder's `named_modules`; module: `nn.Linear`, or `Conv1D`, whose weight is
+    stored (I, O); kind: "attention", "mlp", "head" or "other".
+    """
+
+    name: str
+    module: nn.Module
+    kind: str
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """In the module's own layout."""
+        return self.module.weight  # pyright: ignore[reportReturnType]
+
+    @property
+    def transposed(self) -> bool:
+        return not isinstance(self.module, nn.Linear)
+
+    @property
+    def outputs(self) -> int:
+        return self.to_OI(self.weight).shape[0]
+
+    @property
+    def inputs(self) -> int:
+        return self.to_OI(self.weight).shape[1]
+
+    def to_OI(self, weight_like: Tensor) -> Tensor:
+        """A weight, or its gradient, from the module's layout to (O, I); a view."""
+        return weight_like.T if self.transposed else weight_like
+
+    def from_OI(self, matrix_OI: Tensor) -> Tensor:
+        """(O, I) to the module's layout; a view."""
+        return matrix_OI.T if self.transposed else matrix_OI
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A module whose own parameters are not tracked, why, and their share of the model's."""
+
+    name: str
+    reason: str
+    share: float
+
+
+@dataclass(frozen=True)
+class LinearMaps(Sequence[LinearMap]):
+    """Linear maps in the order of the model, and what is left out."""
+
+    maps: tuple[LinearMap, ...]
+    skipped: tuple[Skipped, ...] = field(default=(), repr=False)
+
+    @overload
+    def __getitem__(self, index: int) -> LinearMap: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LinearMaps: ...
+
+    def __getitem__(self, index: int | slice) -> LinearMap | LinearMaps:
+        if isinstance(index, slice):
+            return LinearMaps(self.maps[index], self.skipped)
+        return self.maps[index]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(found.name for found in self.maps)
+
+    @property
+    def share(self) -> float:
+        """Part of the model's parameters that is tracked."""
+        return 1.0 - sum(skip.share for skip in self.skipped)
+
+
+def linear_maps(
+    model: nn.Module,
+    *,
+    attention: bool = True,
+    mlp: bool = True,
+    head: bool = False,
+    names: tuple[str, ...] | None = None,
+) -> LinearMaps:
+    """The linear maps of a model, each with its kind; the rest is named in `skipped`.
+
+    Args:
+        attention, mlp: take the maps of attention (q, k, v, o; fused ones too) and of the MLPs.
+        head: take the output embedding, unless it is tied to the input embedding, which makes
+            its gradient that of a lookup as well.
+        names: exactly these maps, whatever their kind.
+    Raises:
+        ModelError: a name that is no linear map; nothing left to track.
+    """
+    total = sum(p.numel() for p in model.parameters())
+    wanted = {"attention": attention, "mlp": mlp, "head": head, "other": True}
+    output = model.model.get_output_embeddings() if isinstance(model, Decoder) else None
+    found, skipped, owners = [], [], {}
+    for name, module in model.named_modules():
+        own = {k: p for k, p in module.named_parameters(recurse=False) if id(p) not in owners}
+        tied = next(
+            (owners[id(p)] for p in module.parameters(recurse=False) if id(p) in owners), ""
+        )
+        owners |= {id(p): name for p in own.values()}
+        kind = "head" if module is output else _kind(name)
+        reason = _reason(module, tied) or _unwanted(name, kind, wanted, names)
+        if not reason:
+            found.append(LinearMap(name, module, kind))
+            own.pop("weight")
+            reason = "bias: a map is its weight alone"
+        if own or tied:
+            skipped.append(Skipped(name, reason, sum(p.numel() for p in own.values()) / total))
+    _require_names(names, found, skipped)
+    if not found:
+        raise ModelError("no linear map is left to track", remedy="ask for attention or mlp maps")
+    return LinearMaps(tuple(found), tuple(skipped))
+
+
+def token_loss(model: Decoder, maps: Sequence[LinearMap], rows_BT1: Tensor) -> Tensor:
+    """Mean loss per token of each row, (B,), made so that a tracked head is called as well.
+
+    Args:
+        rows_BT1: int64 (B, T + 1): inputs are [:, :-1], labels [:, 1:].
+    """
+    tokens_BT, labels_BT = rows_BT1[:, :-1], rows_BT1[:, 1:]
+    heads = [found.module for found in maps if found.kind == "head"]
+    if not heads:
+        return model(tokens_BT, labels_BT)
+    logits_BTV = heads[0](model.hidden(tokens_BT))
+    return F.cross_entropy(logits_BTV.mT, labels_BT, reduction="none").mean(dim=1)
+
+
+@contextmanager
+def observed(model: nn.Module, maps: Sequence[LinearMap], see: See) -> Iterator[None]:
+    """Show `see` the inputs and output gradients of every map, in the backward pass.
+
+    Weights get no gradient meanwhile: a backward pass then costs as much as a forward pass.
+    The model is left as it was.  Outside autograd nothing is seen.
+
+    Raises:
+        ModelError: a map is given something else than (b, T, I), so that rows cannot be told.
+    """
+    needed = {p: p.requires_grad for p in model.parameters()}
+    hooks = [found.module.register_forward_hook(_watch(found, see)) for found in maps]
+    hooks += [
+        module.register_forward_hook(_start_of_graph)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+    ]
+    try:
+        for parameter in needed:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, was in needed.items():
+            parameter.requires_grad_(was)
+
+
+def _watch(found: LinearMap, see: See) -> Callable[..., None]:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if not output.requires_grad:
+            return
+        if inputs[0].dim() != 3:
+            raise ModelError(
+                f"layer '{found.name}' is given a tensor of shape {tuple(inputs[0].shape)}: its "
+                "rows cannot be told apart",
+                remedy="leave it out with names=",
+            )
+        a_bTI = inputs[0].detach()
+        output.register_hook(lambda s_bTO: see(found, a_bTI, s_bTO))
+
+    return hook
+
+
+def _start_of_graph(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+    """With weights frozen, embeddings are where a graph begins."""
+    return output if output.requires_grad else output.detach().requires_grad_()
+
+
+def _kind(name: str) -> str:
+    inside = _BLOCK.fullmatch(name)
+    if not inside:
+        return "other"
+    if _ATTENTION.search(inside["rest"]):
+        return "attention"
+    return "mlp" if _MLP.search(inside["rest"]) else "other"
+
+
+def _reason(module: nn.Module, tied: str) -> str:
+    """Why a module cannot be tracked; empty where it can."""
+    if tied:
+        return f"tied to '{tied}': its gradient is not that of a linear map alone"
+    if isinstance(module, nn.Embedding):
+        return "embedding: looked up, not multiplied"
+    if not is_linear(module):
+        return f"{type(module).__name__} is no linear map"
+    return ""
+
+
+def _unwanted(name: str, kind: str, wanted: dict[str, bool], names: tuple[str, ...] | None) -> str:
+    if names is not None:
+        return "" if name in names else "not among the names asked for"
+    return "" if wanted[kind] else f"{kind} not asked for"
+
+
+def _require_names(
+    names: tuple[str, ...] | None, found: list[LinearMap], skipped: list[Skipped]
+) -> None:
+    reasons = {skip.name: skip.reason for skip in skipped}
+    for name in set(names or ()) - {one.name for one in found}:
+        if name in reasons:
+            raise ModelError(f"'{name}' cannot be tracked: {reasons[name]}", remedy="leave it out")
+        problem, remedy = unknown_name("linear map", name, {one.name for one in found} | {*reasons})
+        raise ModelError(problem, remedy=remedy)
