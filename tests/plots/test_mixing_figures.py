@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from workbench import plots
-from workbench.plots.mixing import _corners
+from workbench.plots.mixing import corners
 from workbench.tracking import RunFolder
 
 DOMAINS = ("code", "noise <b>", "prose")
@@ -18,6 +18,7 @@ FIGURES = (
     plots.learning,
     plots.gram,
     plots.policy_path,
+    plots.policy_replay,
     plots.entropy,
 )
 
@@ -43,6 +44,7 @@ def step_event(step: int, steps: int, learner: bool) -> dict:
     )
     mixture = dict(zip(DOMAINS, values.tolist(), strict=True))
     event |= {"kind": "step", "step": step, "tokens": 10, "mixture": mixture}
+    event["effective_mixture"] = {name: 0.5 * p + 0.5 / 3 for name, p in mixture.items()}
     event |= {name: mixture for name in ("weight_share", "sample_share", "domain_loss")}
     if learner:
         by_domain = dict(zip(DOMAINS, (1.0, -1.5, 0.5), strict=True))
@@ -69,10 +71,10 @@ def test_a_path_ends_where_the_mixture_ends_and_names_its_corners(make):
 
 
 def test_three_domains_stand_on_a_triangle_and_the_middle_is_uniform():
-    corners = _corners(3)
-    sides = [np.linalg.norm(corners[i] - corners[i - 1]) for i in range(3)]
+    corner_32 = corners(3)
+    sides = [np.linalg.norm(corner_32[i] - corner_32[i - 1]) for i in range(3)]
     assert sides == pytest.approx([sides[0]] * 3)
-    assert corners.mean(axis=0) == pytest.approx([0, 0])
+    assert corner_32.mean(axis=0) == pytest.approx([0, 0])
 
 
 def test_cosines_come_from_the_inner_products_and_skip_absent_domains(make):
@@ -118,3 +120,37 @@ def test_scores_are_drawn_over_steps_on_a_logarithmic_axis():
     assert [trace.name for trace in figure.data] == ["a", "b"]
     assert figure.data[0].x.tolist() == [1, 2, 3] and figure.layout.yaxis.type == "log"
     assert len(plots.png(figure)) > 5_000
+
+
+def test_a_replay_has_a_frame_for_every_step_of_a_short_run_and_ends_on_the_last(make):
+    figure = plots.policy_replay(make("a"))
+    assert [frame.name for frame in figure.frames] == [str(step) for step in range(30)]
+    assert [step.args[0][0] for step in figure.layout.sliders[0].steps][-1] == "29"
+    last = step_event(29, 30, learner=False)
+    for traces in (figure.frames[-1].data, figure.data[-4:]):
+        way, here, asked, used = traces
+        assert len(way.x) == 30 and here.y[0] == way.y[-1]
+        assert list(asked.x) == pytest.approx(list(last["mixture"].values()))
+        assert list(used.x) == pytest.approx(list(last["effective_mixture"].values()))
+    first = figure.frames[0].data
+    assert len(first[0].x) == 1 and list(first[2].x) == pytest.approx([1 / 3] * 3)
+
+
+def test_a_replay_of_a_long_run_stays_small_and_waits_to_be_played(make):
+    figure = plots.policy_replay(make("long", steps=3000))
+    assert len(figure.frames) == 120
+    assert len(figure.to_json()) < 200_000
+    assert [frame.name for frame in figure.frames][:: len(figure.frames) - 1] == ["0", "2999"]
+    page = plots.html([figure], "replay")
+    assert "Plotly.addFrames" in page and "Plotly.animate(" not in page
+
+
+def test_a_replay_of_a_run_without_effective_mixtures_shows_what_was_asked_for(make):
+    folder = make("old", steps=0)
+    with folder.lock():
+        for step in range(3):
+            event = step_event(step, 3, learner=False)
+            del event["effective_mixture"]
+            folder.append_many([event])
+    figure = plots.policy_replay(folder)
+    assert len(figure.frames) == 3 and not any(trace.type == "bar" for trace in figure.data)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         rewards,
         scores,
     )
+    from workbench.plots.replay import policy_replay
     from workbench.plots.samples import implied_mixture, mixture, weight_histograms, weights
     from workbench.plots.series import Runs
     from workbench.plots.static import png
@@ -40,6 +41,7 @@ _HOME = {
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
     "mixing": ("energies", "entropy", "gram", "learning", "policy_path", "rewards", "scores"),
+    "replay": ("policy_replay",),
     "samples": ("implied_mixture", "mixture", "weight_histograms", "weights"),
     "series": ("Runs",),
     "static": ("png",),
@@ -72,6 +74,7 @@ __all__ = [
     "mixture",
     "png",
     "policy_path",
+    "policy_replay",
     "rewards",
     "scores",
     "show",

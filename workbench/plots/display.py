@@ -44,7 +44,9 @@ def show(figure: go.Figure) -> None:
 
 def fragment(figure: go.Figure, *, with_library: bool = False) -> str:
     """One figure as an HTML element; a page needs plotly.js (4.8 MB) once."""
-    return figure.to_html(full_html=False, include_plotlyjs=with_library, config=CONFIG)
+    return figure.to_html(
+        full_html=False, include_plotlyjs=with_library, config=CONFIG, auto_play=False
+    )
 
 
 def html(figures: Mapping[str, go.Figure] | Sequence[go.Figure], title: str) -> str:

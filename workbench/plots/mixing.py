@@ -46,11 +46,11 @@ def policy_path(runs: Runs) -> go.Figure:
     figure = blank("Path of the mixture", height=460)
     if not domains:
         return say_nothing_yet(figure)
-    corner_K2 = _corners(len(domains))
-    _draw_simplex(figure, domains, corner_K2)
+    corner_K2 = corners(len(domains))
+    draw_simplex(figure, domains, corner_K2)
     for index, (label, group) in enumerate(groups.items()):
         for number, run in enumerate(group):
-            mixture_SK, step_S = _mixtures(run, domains)
+            mixture_SK, step_S = smooth_mixtures(run, domains)
             if len(step_S):
                 point_S2 = mixture_SK @ corner_K2
                 _draw_path(figure, label, index, step_S, mixture_SK, point_S2, domains, number == 0)
@@ -178,13 +178,14 @@ def _no_learner(title: str) -> go.Figure:
     return say_nothing_yet(blank(title), "the run's mixer recorded nothing of this")
 
 
-def _corners(domains: int) -> np.ndarray:
+def corners(domains: int) -> np.ndarray:
     """Corners of a regular polygon, the first on top, (K, 2)."""
     angle_K = np.pi / 2 - 2 * np.pi * np.arange(domains) / domains
     return np.stack([np.cos(angle_K), np.sin(angle_K)], axis=1)
 
 
-def _draw_simplex(figure: go.Figure, domains: Sequence[str], corner_K2: np.ndarray) -> None:
+def draw_simplex(figure: go.Figure, domains: Sequence[str], corner_K2: np.ndarray) -> None:
+    """The outline with the domains' names at its corners, on the first axes."""
     closed = np.concatenate([corner_K2, corner_K2[:1]])
     figure.add_scatter(
         x=closed[:, 0],
@@ -245,7 +246,8 @@ def _draw_path(
         )
 
 
-def _mixtures(run: Recorded, domains: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def smooth_mixtures(run: Recorded, domains: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Requested mixtures smoothed over `SMOOTHING_STEPS`, (S, K), and their steps, (S,)."""
     columns = [
         per_step(run, lambda event, d=domain: event["mixture"].get(d, 0.0)) for domain in domains
     ]
