@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from benchmarks.measure import record
-from workbench.batch import train_study
+from workbench.batch import mixing_scores, train_study
 from workbench.config import Policy, RunConfig
 from workbench.config.presets import Study, over_seeds
-from workbench.evaluation import HeldOutCurve, Verdict, held_out_curve, steps_to_reach, verdict
-from workbench.training import Run
+from workbench.evaluation import Verdict, verdict
 
 NOISE = "noise"
 BASELINE = "uniform"
@@ -58,32 +57,14 @@ def study_of(*, seeds: int, steps: int) -> Study:
     return over_seeds(base, variants, seeds=range(seeds))
 
 
-def noise_share(run: Run) -> float:
-    """Share of the batches that went to noise in the second half of the run."""
-    steps = run.events("step")
-    return float(np.mean([event["sample_share"][NOISE] for event in steps[len(steps) // 2 :]]))
-
-
-def measured(runs: Sequence[Run], uniform: dict[int, HeldOutCurve]) -> dict[str, dict[int, float]]:
-    """Per seed: final loss without noise, steps to the uniform run's, and share of noise."""
-    curves = {run.config.seed: held_out_curve(run.events(), without=[NOISE]) for run in runs}
-    return {
-        "final_nats": {seed: curve.final_nats for seed, curve in curves.items()},
-        "steps_to_uniform": {
-            seed: steps_to_reach(curve, uniform[seed].final_nats) for seed, curve in curves.items()
-        },
-        "noise_share": {run.config.seed: noise_share(run) for run in runs},
-    }
-
-
-def verdicts(values: dict[str, dict[str, dict[int, float]]]) -> dict[str, dict[str, Verdict]]:
+def verdicts(values: Mapping[str, Mapping[str, dict[int, float]]]) -> dict[str, dict[str, Verdict]]:
     pairs = [(label, BASELINE) for label in values if label != BASELINE] + list(PAIRS)
     found: dict[str, dict[str, Verdict]] = {}
     for label, baseline in pairs:
-        units = {"final_nats": "nats per token", "noise_share": "of the batch"}
+        units = {"final_nats": "nats per token", "wasted_share": "of the batch"}
         # A run that never gets there has no number of steps to average.
-        if all(map(math.isfinite, values[label]["steps_to_uniform"].values())):
-            units["steps_to_uniform"] = "steps"
+        if all(map(math.isfinite, values[label]["steps_to_baseline"].values())):
+            units["steps_to_baseline"] = "steps"
         found[f"{label} against {baseline}"] = {
             what: verdict(
                 values[baseline][what],
@@ -106,10 +87,8 @@ def main() -> None:
     options = parser.parse_args()
     study = study_of(seeds=options.seeds, steps=options.steps)
     runs = train_study(study, f"{options.out}/{options.steps}", every_seconds=60)
-    uniform = {
-        run.config.seed: held_out_curve(run.events(), without=[NOISE]) for run in runs[BASELINE]
-    }
-    values = {label: measured(own, uniform) for label, own in runs.items()}
+    scores = mixing_scores(runs, BASELINE, without=[NOISE])
+    values = {label: asdict(own) for label, own in scores.items()}
     found = verdicts(values)
     for label, own in values.items():
         print(f"{label:16}", *(f"{what} {_shown(seeds)}" for what, seeds in own.items()), sep="  ")

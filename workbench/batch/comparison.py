@@ -8,7 +8,7 @@ for verdict in compare(groups, "uniform"):
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from workbench.core import ConfigError, RunError, unknown_name
@@ -117,9 +117,13 @@ def choose_baseline(groups: Groups, name: str | None = None) -> str:
     return name
 
 
-def compare(runs: Runs, baseline: str | None = None) -> list[Verdict]:
+def compare(
+    runs: Runs, baseline: str | None = None, *, without: Collection[str] = ()
+) -> list[Verdict]:
     """Final held-out losses of every label against the baseline's, paired by seed.
 
+    Args:
+        without: domains that do not count, such as one known to be noise.
     Returns:
         For each label but the baseline: its verdict on the mean over domains, then one a domain,
         named `label on domain`.
@@ -138,7 +142,7 @@ def compare(runs: Runs, baseline: str | None = None) -> list[Verdict]:
         verdict
         for label in groups
         if label != baseline
-        for verdict in _verdicts(label, by_seed[label], baseline, by_seed[baseline])
+        for verdict in _verdicts(label, by_seed[label], baseline, by_seed[baseline], without)
     ]
 
 
@@ -173,9 +177,13 @@ def _by_seed(label: str, runs: list[RunFolder]) -> dict[int, RunFolder]:
 
 
 def _verdicts(
-    label: str, treatment: dict[int, RunFolder], baseline: str, base: dict[int, RunFolder]
+    label: str,
+    treatment: dict[int, RunFolder],
+    baseline: str,
+    base: dict[int, RunFolder],
+    without: Collection[str],
 ) -> Iterator[Verdict]:
-    from workbench.evaluation import verdict
+    from workbench.evaluation import mean_nats, verdict
 
     seeds = sorted(set(treatment) & set(base))
     for seed in seeds:
@@ -184,14 +192,16 @@ def _verdicts(
         {seed: final_held_out(own[seed]) for seed in seeds or own} for own in (treatment, base)
     )
     yield verdict(
-        {seed: event["mean_nats"] for seed, event in theirs.items()},
-        {seed: event["mean_nats"] for seed, event in ours.items()},
+        {seed: mean_nats(event["losses"], without) for seed, event in theirs.items()},
+        {seed: mean_nats(event["losses"], without) for seed, event in ours.items()},
         name=label,
         baseline_name=baseline,
     )
     domains = next(iter(theirs.values()))["losses"]
     for domain in domains:
-        if all(domain in event["losses"] for event in [*ours.values(), *theirs.values()]):
+        if domain not in without and all(
+            domain in event["losses"] for event in [*ours.values(), *theirs.values()]
+        ):
             yield verdict(
                 {seed: event["losses"][domain] for seed, event in theirs.items()},
                 {seed: event["losses"][domain] for seed, event in ours.items()},

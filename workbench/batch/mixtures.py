@@ -10,7 +10,7 @@ Shapes: N runs, K domains.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def find_mixture(
     *,
     method: str = "doremi",
     runs: int = REGMIX_RUNS,
+    without: Collection[str] = (),
     say: Say = print,
 ) -> Path:
     """Look for a mixture of the corpus' domains.
@@ -42,6 +43,7 @@ def find_mixture(
         config: of the small runs; their mixers are replaced.
         method: `doremi`: a reference run at the natural mixture, then a proxy run against it;
             `doge`: one proxy run; `regmix`: `runs` runs at random mixtures, then a regression.
+        without: domains whose held-out loss `regmix` does not count.
         say: given a line now and then.
     Returns:
         Path of mixture.json: the mixture by domain, the method, the runs, the surrogate's quality.
@@ -52,7 +54,7 @@ def find_mixture(
     methods: dict[str, Callable[[], dict[str, Any]]] = {
         "doremi": lambda: _doremi(config, Path(out_dir), say),
         "doge": lambda: _averaged(_train(config, out_dir, "proxy", Policy("doge"), say)),
-        "regmix": lambda: _regmix(config, Path(out_dir), runs, say),
+        "regmix": lambda: _regmix(config, Path(out_dir), runs, without, say),
     }
     if method not in methods:
         problem, remedy = unknown_name("method", method, methods)
@@ -86,9 +88,12 @@ def _averaged(proxy: Run) -> dict[str, Any]:
     }
 
 
-def _regmix(config: RunConfig, out_dir: Path, runs: int, say: Say) -> dict[str, Any]:
+def _regmix(
+    config: RunConfig, out_dir: Path, runs: int, without: Collection[str], say: Say
+) -> dict[str, Any]:
     from workbench.core import RandomStreams
     from workbench.data import prepare
+    from workbench.evaluation import held_out_curve
     from workbench.mixing.regmix import best_mixture, fit_mixtures
 
     domains = prepare(config.corpus, config.tokenizer, config.rows).domains
@@ -103,12 +108,15 @@ def _regmix(config: RunConfig, out_dir: Path, runs: int, say: Say) -> dict[str, 
         for i, row in enumerate(drawn_NK)
     }
     finished = train_study(study, out_dir, say=say)
-    loss_N = [(own[0].summary() or {})["held_out_mean_nats"] for own in finished.values()]
+    loss_N = [
+        held_out_curve(own[0].events(), without=without).final_nats for own in finished.values()
+    ]
     surrogate = fit_mixtures(drawn_NK, np.array(loss_N))
     best_K = best_mixture(surrogate, domains=len(domains), seed=config.seed)
     return {
         "mixture": dict(zip(domains, best_K.tolist(), strict=True)),
         "runs": list(finished),
         "held_out_mean_nats": loss_N,
+        "without": list(without),
         "explained": surrogate.explained,
     }

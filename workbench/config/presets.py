@@ -8,6 +8,7 @@ A study maps a label to one config per seed; configs of a seed share text, start
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from workbench.config.run import Policy, RunConfig
@@ -66,7 +67,7 @@ def tour(profile: str, *, seed: int = 0) -> Study:
         "norm_matched": Policy("linupper", warmup_steps=warmup_steps, control="norm_matched"),
     }
     variants = {label: {"reweighter": policy} for label, policy in policies.items()}
-    variants["acodm"] = {"mixer": _acodm(base)}
+    variants["acodm"] = {"mixer": Policy("acodm", **_learning(base))}
     return over_seeds(base, variants, seeds=range(seed, seed + TOUR_SEEDS[profile]))
 
 
@@ -95,19 +96,75 @@ def policy(profile: str, *, seed: int = 0) -> dict[str, RunConfig]:
     base = _base(profile, POLICY_PROFILES)
     return {
         "uniform": base.replace(name="uniform", seed=seed),
-        "proxy": base.replace(name="proxy", seed=seed, mixer=_acodm(base)),
+        "proxy": base.replace(name="proxy", seed=seed, mixer=Policy("acodm", **_learning(base))),
     }
 
 
-def _acodm(base: RunConfig) -> Policy:
-    """AC-ODM with a warm-up of a tenth, on at most three layers."""
+MIXING_PROFILES: dict[str, dict[str, Any]] = {
+    "ci": {
+        **TOUR_PROFILES["ci"],
+        "training": {
+            **TOUR_PROFILES["ci"]["training"],
+            "total_steps": 12,
+            "evaluate_every_steps": 6,
+        },
+    },
+    "demo": {
+        "corpus": {"name": "planted"},
+        "tokenizer": {"vocab_size": 1024},
+        "rows": {"context_tokens": 64},
+        "training": {
+            "total_steps": 120,
+            "evaluate_every_steps": 12,
+            "checkpoint_every_steps": 120,
+        },
+    },
+    "full": {
+        "corpus": {"name": "installed", "noise_mb": 2.0},
+        "training": {"total_steps": 2000, "evaluate_every_steps": 100, "held_out_rows": 128},
+    },
+}
+MIXING_SEEDS = {"ci": 2, "demo": 3, "full": 5}
+
+
+def mixing(
+    profile: str, *, seed: int = 0, mixtures: Mapping[str, str | Path] | None = None
+) -> Study:
+    """Every online mixer on the same runs, beside `uniform` and fixed mixtures.
+
+    Args:
+        profile: as in `tour`.
+        mixtures: label -> file of a mixture found before, as `batch.find_mixture` writes it.
+    """
+    base = _base(profile, MIXING_PROFILES)
+    layers = {"tracked_layers": _tracked_layers(base)}
+    mixers = {
+        "uniform": Policy("static"),
+        **{label: Policy("static", mixture=str(path)) for label, path in (mixtures or {}).items()},
+        "exp3": Policy("exp3", variant="paper"),
+        "doge": Policy("doge", **layers),
+        "pike": Policy("pike", **layers),
+        "alignment": Policy("alignment", **layers),
+        "frozen_random": Policy("frozen_random", **layers),
+        "direct": Policy("direct", **_learning(base)),
+        "acodm": Policy("acodm", **_learning(base)),
+    }
+    variants = {label: {"mixer": mixer} for label, mixer in mixers.items()}
+    return over_seeds(base, variants, seeds=range(seed, seed + MIXING_SEEDS[profile]))
+
+
+def _learning(base: RunConfig) -> dict[str, int]:
+    """Options of a mixer that learns: a warm-up of a tenth, batches that a short run can fill."""
     steps = base.training.total_steps
-    return Policy(
-        "acodm",
-        warmup_steps=steps // 10,
-        batch_size=min(32, steps // 4),
-        tracked_layers=min(3, base.model.overrides.get("num_hidden_layers", 3)),
-    )
+    return {
+        "warmup_steps": steps // 10,
+        "batch_size": min(32, steps // 4),
+        "tracked_layers": _tracked_layers(base),
+    }
+
+
+def _tracked_layers(base: RunConfig) -> int:
+    return min(3, base.model.overrides.get("num_hidden_layers", 3))
 
 
 def _base(profile: str, profiles: Mapping[str, Mapping[str, Any]]) -> RunConfig:

@@ -41,16 +41,26 @@ def held_out_curve(
         DataError: no evaluation, or none of its domains is left.
     """
     losses = {e["step"]: e["losses"] for e in events if e["kind"] == "held_out"}
-    kept = {
-        step: [nats for name, nats in own.items() if name not in without]
-        for step, own in sorted(losses.items())
-    }
-    if not kept or not all(kept.values()):
+    if not losses:
         raise DataError(
-            "the run has no held-out loss of the domains asked for",
-            remedy="let it reach an evaluation, and leave out fewer domains",
+            "the run has no held-out loss yet", remedy="let it reach an evaluation first"
         )
-    return HeldOutCurve(np.array(list(kept)), np.array([np.mean(own) for own in kept.values()]))
+    steps = sorted(losses)
+    return HeldOutCurve(
+        np.array(steps), np.array([mean_nats(losses[step], without) for step in steps])
+    )
+
+
+def mean_nats(losses: Mapping[str, float], without: Collection[str] = ()) -> float:
+    """Plain mean over domains of an evaluation's losses in nats per token.
+
+    Raises:
+        DataError: every domain is left out.
+    """
+    kept = [nats for name, nats in losses.items() if name not in without]
+    if not kept:
+        raise DataError(f"no domain is left of {list(losses)}", remedy="leave out fewer domains")
+    return sum(kept) / len(kept)
 
 
 def steps_to_reach(curve: HeldOutCurve, target_nats: float) -> float:

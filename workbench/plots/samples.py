@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import plotly.graph_objects as go
 
-from workbench.plots.curves import recorded_domains, shares
+from workbench.plots.curves import recorded_domains, shares, small_multiples
 from workbench.plots.draw import Panel, mark_events
 from workbench.plots.series import SMOOTHING_STEPS, Runs, grouped, only, smooth, thin
 from workbench.plots.theme import RULE, TEXT, Style, blank, dress, safe, say_nothing_yet, style
@@ -215,29 +215,45 @@ def _share(
     )
 
 
-def mixture(run: Runs) -> go.Figure:
-    """The mixture that the mixer asked for, stacked to 1 over the steps."""
-    figure = blank("Requested mixture", x="step", y="probability")
-    domains = recorded_domains({"": [only(run)]})
+def mixture(runs: Runs) -> go.Figure:
+    """The mixture that the mixer asked for, stacked to 1 over the steps.
+
+    Several labels get a panel each, drawn from the first run of each.
+    """
+    groups = grouped(runs)
+    domains = recorded_domains(groups)
+    title = "Requested mixture"
     if not domains:
-        return say_nothing_yet(figure)
-    for index, domain in enumerate(domains):
-        x_S, p_S = shares(only(run), "mixture", domain)
-        kept = np.unique(np.linspace(0, len(x_S) - 1, min(len(x_S), 1000)).astype(int))
-        look = style(index)
-        figure.add_scatter(
-            x=x_S[kept],
-            y=p_S[kept],
-            name=safe(domain),
-            mode="lines",
-            stackgroup="mixture",
-            line={"color": look.colour, "width": 1},
-            fillcolor=look.faded(0.55),
-            fillpattern={"shape": look.pattern, "fgcolor": TEXT, "fillmode": "overlay", "size": 6},
-            hovertemplate=f"{safe(domain)}<br>step %{{x:,}}<br>probability %{{y:.3f}}"
-            "<extra></extra>",
-        )
+        return say_nothing_yet(blank(title, x="step", y="probability"))
+    if len(groups) == 1:
+        figure = blank(title, x="step", y="probability")
+        panels = [Panel(figure)]
+    else:
+        figure, panels = small_multiples(title, list(groups), y="probability", legend=True)
+    for number, (panel, group) in enumerate(zip(panels, groups.values(), strict=True)):
+        for index, domain in enumerate(domains):
+            x_S, p_S = shares(group[0], "mixture", domain)
+            kept = np.unique(np.linspace(0, len(x_S) - 1, min(len(x_S), 1000)).astype(int))
+            panel.add(_band(x_S[kept], p_S[kept], domain, style(index), in_legend=number == 0))
     figure.update_yaxes(range=[0, 1])
     figure.update_layout(legend={"traceorder": "reversed"}, showlegend=True)
-    mark_events(figure, grouped(run))
+    mark_events(figure, groups, panels if len(groups) > 1 else ())
     return figure
+
+
+def _band(
+    x_S: np.ndarray, p_S: np.ndarray, domain: str, look: Style, *, in_legend: bool
+) -> go.Scatter:
+    return go.Scatter(
+        x=x_S,
+        y=p_S,
+        name=safe(domain),
+        legendgroup=domain,
+        showlegend=in_legend,
+        mode="lines",
+        stackgroup="mixture",
+        line={"color": look.colour, "width": 1},
+        fillcolor=look.faded(0.55),
+        fillpattern={"shape": look.pattern, "fgcolor": TEXT, "fillmode": "overlay", "size": 6},
+        hovertemplate=f"{safe(domain)}<br>step %{{x:,}}<br>probability %{{y:.3f}}<extra></extra>",
+    )
