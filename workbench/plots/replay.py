@@ -46,15 +46,16 @@ def policy_replay(run: Runs) -> go.Figure:
     used_FK = used_SK[kept] if len(used_SK) == len(step_S) else None
     _still(figure, domains, corner_K2, point_F2)
     places = [_places(point_F2, asked_FK, used_FK, f) for f in range(len(kept))]
-    first = len(figure.data)
-    for trace, place in zip(_looks(domains), places[-1], strict=False):
-        figure.add_trace(trace.update(place))
-    moving = figure.data[first:]
+    still: Any = figure.data
+    moving = [
+        trace.update(place) for trace, place in zip(_looks(domains), places[-1], strict=False)
+    ]
+    figure.add_traces(moving)
     figure.frames = [
         go.Frame(
             name=str(step),
             data=[type(trace)(**moved) for trace, moved in zip(moving, place, strict=True)],
-            traces=list(range(first, len(figure.data))),
+            traces=list(range(len(still), len(still) + len(moving))),
         )
         for step, place in zip(step_F, places, strict=True)
     ]
