@@ -34,17 +34,28 @@ _WORD_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 def sketch(text: str, digest: bytes) -> np.ndarray:
     """Content hash and band hashes of a document; a scalar of dtype `SKETCH`."""
+    result = np.zeros((), dtype=SKETCH)
+    result["document"] = int.from_bytes(digest[:8], "little")
+    result["bands"] = band_hashes(minhash(text))
+    return result
+
+
+def minhash(text: str) -> np.ndarray:
+    """Signature of a text, uint32 (H,): the share of equal entries estimates the Jaccard similarity
+    of two texts' shingles, with a standard error below 0.05."""
     minimum_H = np.full(BANDS * ROWS_PER_BAND, np.iinfo(np.uint64).max, dtype=np.uint64)
     shingle_S = _shingles(text)
     for first in range(0, len(shingle_S), _CHUNK_SHINGLES):
         part = shingle_S[first : first + _CHUNK_SHINGLES]
         np.minimum(minimum_H, (_FACTOR_H * part + _OFFSET_H).min(axis=1), out=minimum_H)
-    # The product's low bits mix too little, so the bands hash the high half.
-    high = (minimum_H >> np.uint64(32)).reshape(BANDS, ROWS_PER_BAND)
-    result = np.zeros((), dtype=SKETCH)
-    result["document"] = int.from_bytes(digest[:8], "little")
-    result["bands"] = _mix((high * _BAND_FACTOR).sum(axis=1))
-    return result
+    # The product's low bits mix too little, so only the high half is kept.
+    return (minimum_H >> np.uint64(32)).astype(np.uint32)
+
+
+def band_hashes(signature: np.ndarray) -> np.ndarray:
+    """Hashes of the bands of signatures, uint32 (…, H) -> uint64 (…, b)."""
+    high = signature.astype(np.uint64).reshape(*signature.shape[:-1], BANDS, ROWS_PER_BAND)
+    return _mix((high * _BAND_FACTOR).sum(axis=-1))
 
 
 def _shingles(text: str) -> np.ndarray:

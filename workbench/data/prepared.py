@@ -35,7 +35,8 @@ class PreparedCorpus:
     """Read-only rows of a finished preparation; get one from `prepare` or `PreparedCorpus.open`.
 
     domains: names in index order; content_hash: of all documents in order; vocab_size: ids are
-    below it; context_tokens: T; eos_id: the id between documents; rows_K: training rows, int64.
+    below it; context_tokens: T; eos_id: the id between documents; rows_K, held_out_rows_K: training
+    and held-out rows, int64.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
@@ -49,6 +50,7 @@ class PreparedCorpus:
         self._train = [self._stream(entry["train"]) for entry in manifest["domains"]]
         self._held_out = [self._stream(entry["held_out"]) for entry in manifest["domains"]]
         self.rows_K = np.array([stream.rows for stream in self._train], dtype=np.int64)
+        self.held_out_rows_K = np.array([stream.rows for stream in self._held_out], dtype=np.int64)
 
     @classmethod
     def open(cls, path: Path | str, *, verify: bool = False) -> PreparedCorpus:
@@ -91,18 +93,18 @@ class PreparedCorpus:
             tokens[place] = self._train[domain].row(row)
         return tokens
 
-    def held_out(self, domain: str, limit: int | None = None) -> np.ndarray:
-        """The first `limit` held-out rows of a domain, int64 (R, T + 1)."""
+    def held_out(self, domain: str, limit: int | None = None, *, first: int = 0) -> np.ndarray:
+        """At most `limit` held-out rows of a domain, from row `first` on; int64 (R, T + 1)."""
         stream = self._held_out[self._index(domain)]
-        count = stream.rows if limit is None else min(limit, stream.rows)
-        rows = np.empty((count, self.context_tokens + 1), dtype=np.int64)
-        for row in range(count):
-            rows[row] = stream.row(row)
+        end = stream.rows if limit is None else min(first + limit, stream.rows)
+        rows = np.empty((max(0, end - first), self.context_tokens + 1), dtype=np.int64)
+        for place in range(len(rows)):
+            rows[place] = stream.row(first + place)
         return rows
 
     def text(self, sample_id: int) -> str:
         """Decoded text of a training row, all its T + 1 tokens."""
-        return self._tokenizer.decode(self.tokens(np.array([sample_id]))[0].tolist())
+        return self.tokenizer.decode(self.tokens(np.array([sample_id]))[0].tolist())
 
     def provenance(self, sample_id: int) -> list[dict[str, Any]]:
         """The documents of a training row, in order.
@@ -165,7 +167,8 @@ class PreparedCorpus:
         return Pool(sample_ids(domain_N, row_N), domain_N, tokens_N)
 
     @cached_property
-    def _tokenizer(self) -> TextTokenizer:
+    def tokenizer(self) -> TextTokenizer:
+        """What the rows were made with; its `encode` and `decode` go between text and tokens."""
         return load_tokenizer(self.path)
 
     def _index(self, domain: str) -> int:

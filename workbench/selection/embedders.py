@@ -1,7 +1,7 @@
 """Rows as vectors of unit length: TF-IDF, the run's own model, or any sentence encoder.
 
     embedding_ND = embed(task, pool.sample_id_N, model)                       # tfidf
-    embedding_ND = embed(task, pool.sample_id_N, embedder="sentence", name="all-MiniLM-L6-v2")
+    embedding_ND = embed(task, pool.sample_id_N, embedder="sentence", encoder=folder)
 
 Vectors are made block by block and kept under `task.cache_dir` by corpus, settings and, for an
 embedder that is fitted, the rows it is fitted on.
@@ -233,22 +233,22 @@ class Sentence:
     """Any encoder of `sentence-transformers`, by name or folder.
 
     Args:
-        name: a model's name, or the folder it was saved in.
+        encoder: a model's name, or the folder it was saved in.
     """
 
     fit_rows = 0
 
-    def __init__(self, task: SelectionTask, model: Any = None, *, name: str):
+    def __init__(self, task: SelectionTask, model: Any = None, *, encoder: str):
         if find_spec("sentence_transformers") is None:
             raise ConfigError(
                 "embedder 'sentence' needs the package sentence-transformers",
                 remedy="pip install sentence-transformers, or use the embedder 'tfidf'",
             )
-        self._task, self._name = task, name
+        self._task, self._name = task, encoder
         self._encoder: Any = None
 
     def settings(self) -> dict[str, Any]:
-        return {"name": self._name}
+        return {"encoder": self._name}
 
     def fit(self, sample_id_B: np.ndarray) -> None:
         from sentence_transformers import SentenceTransformer
