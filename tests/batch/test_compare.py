@@ -136,3 +136,10 @@ def test_a_seed_that_stands_twice_is_refused(write_run):
 def test_no_runs_at_all_is_an_error():
     with pytest.raises(RunError, match="no runs to compare"):
         compare([])
+
+
+def test_domains_left_out_count_neither_in_the_mean_nor_alone(six_runs):
+    left = compare(six_runs, "uniform", without=["noise"])
+    assert [verdict.name for verdict in left] == ["linupper", "linupper on clean"]
+    assert left[0].mean_difference == pytest.approx(-0.201)
+    assert compare(six_runs, "uniform")[0].mean_difference == pytest.approx(-0.1005)

@@ -145,3 +145,9 @@ def test_table_keeps_order_and_missing_seeds_needed():
     assert frame["outcome"].tolist() == ["within noise", "better"]
     assert frame["seeds needed"].isna().tolist() == [True, False]
     assert table([]).empty
+
+
+def test_differences_of_rounding_are_no_difference_however_regular():
+    a = by_seed([6.0, 6.5, 5.5])
+    assert compare(a, by_seed([v - 3e-7 for v in a.values()])).outcome == "within noise"
+    assert compare(a, by_seed([v - 3e-5 for v in a.values()])).outcome == "better"

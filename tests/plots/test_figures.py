@@ -134,6 +134,14 @@ def test_a_figure_of_one_run_refuses_several(make):
         plots.mixture({"x": [make("a"), make("b")]})
 
 
+def test_mixtures_of_several_labels_stand_side_by_side(make):
+    figure = plots.mixture({"first": [make("a"), make("b")], "second": make("c")})
+    assert {"first", "second"} <= set(texts(figure))
+    assert [trace.xaxis for trace in figure.data] == ["x", "x", "x2", "x2"]
+    assert [trace.showlegend for trace in figure.data] == [True, True, False, False]
+    assert plots.png(figure).startswith(b"\x89PNG")
+
+
 def test_implied_mixture_draws_weight_and_sample_share(make):
     figure = plots.implied_mixture(make("a"))
     entry, weight, sample = (t for t in figure.data if t.name == "clean")

@@ -32,6 +32,8 @@ Outcome = Literal["better", "worse", "within noise", "undecided"]
 POWER = 0.8
 MOST_SEEDS = 10_000
 """Past this the effect is of no practical size, and `seeds_needed` is None."""
+RESOLUTION = 1e-6
+"""Differences below this part of the values are rounding of float32, whatever their spread."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def verdict(
 
     Args:
         baseline, treatment: seed -> value, such as the mean held-out loss.
-        confidence: of the interval; "better" and "worse" mean that it leaves out zero.
+        confidence: of the interval; "better" and "worse" mean that it leaves out zero and that
+            some difference is above `RESOLUTION`.
     Raises:
         ConfigError: confidence outside (0, 1).
         DataError: no common seed.
@@ -109,6 +112,8 @@ def verdict(
     spread = float(difference.std(ddof=1)) if n > 1 else math.inf
     half_width = _t_factor(n, confidence) * spread / math.sqrt(n) if n > 1 else math.inf
     low, high = mean - half_width, mean + half_width
+    largest = max(abs(value) for value in (*baseline.values(), *treatment.values()))
+    seen = bool(np.abs(difference).max() > RESOLUTION * largest)
     return Verdict(
         name=name,
         baseline_name=baseline_name,
@@ -116,7 +121,7 @@ def verdict(
         low=low,
         high=high,
         n=n,
-        outcome=_outcome(low, high, n, lower_is_better),
+        outcome=_outcome(low, high, n, lower_is_better, seen),
         unit=unit,
         confidence=confidence,
         seeds_needed=_seeds_needed(mean, spread, confidence),
@@ -163,10 +168,10 @@ def _paired_differences(
     return np.array([treatment[seed] - baseline[seed] for seed in seeds], dtype=np.float64)
 
 
-def _outcome(low: float, high: float, n: int, lower_is_better: bool) -> Outcome:
+def _outcome(low: float, high: float, n: int, lower_is_better: bool, seen: bool) -> Outcome:
     if n < 2:
         return "undecided"
-    if low <= 0 <= high:
+    if low <= 0 <= high or not seen:
         return "within noise"
     return "better" if (high < 0) == lower_is_better else "worse"
 

@@ -227,17 +227,18 @@ def mixture(runs: Runs) -> go.Figure:
         return say_nothing_yet(blank(title, x="step", y="probability"))
     if len(groups) == 1:
         figure = blank(title, x="step", y="probability")
-        panels = [Panel(figure)]
+        drawn = [(Panel(figure), only(runs))]
     else:
         figure, panels = small_multiples(title, list(groups), y="probability", legend=True)
-    for number, (panel, group) in enumerate(zip(panels, groups.values(), strict=True)):
+        drawn = [(panel, own[0]) for panel, own in zip(panels, groups.values(), strict=True)]
+    for number, (panel, run) in enumerate(drawn):
         for index, domain in enumerate(domains):
-            x_S, p_S = shares(group[0], "mixture", domain)
+            x_S, p_S = shares(run, "mixture", domain)
             kept = np.unique(np.linspace(0, len(x_S) - 1, min(len(x_S), 1000)).astype(int))
             panel.add(_band(x_S[kept], p_S[kept], domain, style(index), in_legend=number == 0))
     figure.update_yaxes(range=[0, 1])
     figure.update_layout(legend={"traceorder": "reversed"}, showlegend=True)
-    mark_events(figure, groups, panels if len(groups) > 1 else ())
+    mark_events(figure, groups, [panel for panel, _ in drawn])
     return figure
 
 
