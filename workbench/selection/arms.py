@@ -1,6 +1,6 @@
 """What every cluster still holds: rows to score, rows to give away, and what became of each.
 
-    arms = Arms(cluster_N, tokens_N, group_N, rng=rng)
+    arms = Arms(cluster_N, tokens_N, clusters=100, rng=rng)
     rows = arms.draw(cluster, 8)               # to be scored; positions in the pool, new each time
     arms.emit(cluster, 32, budget_tokens)      # to be trained on; none twice
 
@@ -21,8 +21,7 @@ from workbench.core import PolicyError
 class Emitted:
     """What one acceptance gave: positions in the pool.
 
-    unscored: how many of `row_n` and of the near-duplicates left out had no score.
-    full: the next row did not fit the budget.
+    unscored: how many of them had no score; full: the next row did not fit the budget.
     """
 
     row_n: np.ndarray
@@ -31,14 +30,13 @@ class Emitted:
 
 
 class Arms:
-    """Rows by cluster in a random order that is drawn once.
+    """Rows by cluster, in a random order that is drawn once.
 
     Args:
         cluster_N: cluster of each row, below `clusters`.
         tokens_N: active tokens of each row.
-        group_N: near-duplicate group of each row; None when nothing is known of duplicates.
         clusters: C, clusters without rows included.
-        copies: rows of one group that may be accepted; None for any number.
+        held_N: rows that may be scored and given; None for all.
         rng: decides the order in which a cluster's rows are taken.
     Raises:
         PolicyError: a row with a cluster outside 0 … C - 1.
@@ -48,10 +46,9 @@ class Arms:
         self,
         cluster_N: np.ndarray,
         tokens_N: np.ndarray,
-        group_N: np.ndarray | None = None,
         *,
         clusters: int,
-        copies: int | None = 1,
+        held_N: np.ndarray | None = None,
         rng: np.random.Generator,
     ):
         if len(cluster_N) and not 0 <= cluster_N.min() <= cluster_N.max() < clusters:
@@ -59,93 +56,49 @@ class Arms:
                 f"clusters from {cluster_N.min()} to {cluster_N.max()} where there are {clusters}",
                 remedy="number the clusters from 0 to C - 1",
             )
-        self.tokens_N = np.asarray(tokens_N, dtype=np.int64)
+        self.cluster_N, self.tokens_N = np.asarray(cluster_N), np.asarray(tokens_N, np.int64)
         self.scored_N = np.zeros(len(cluster_N), dtype=bool)
         self.accepted_N = np.zeros(len(cluster_N), dtype=bool)
-        self.left_out_N = np.zeros(len(cluster_N), dtype=bool)
-        self._cluster_N = np.asarray(cluster_N)
-        self._group_N, self._copies = group_N, copies
-        self._taken: dict[int, int] = {}
-        shuffled = rng.permutation(len(cluster_N))
-        shuffled = shuffled[np.argsort(self._cluster_N[shuffled], kind="stable")]
-        edges = np.searchsorted(self._cluster_N[shuffled], np.arange(1, clusters))
-        self._rows_C = np.split(shuffled, edges)
-        self._unscored_C = self.rows_C.copy()
-        self._tokens_C = self._total_C(self.tokens_N)
-
-    @property
-    def rows_C(self) -> np.ndarray:
-        """Rows of each cluster at the beginning, int64 (C,)."""
-        return np.array([len(rows) for rows in self._rows_C], dtype=np.int64)
-
-    @property
-    def accepted_C(self) -> np.ndarray:
-        """Accepted rows of each cluster, int64 (C,)."""
-        return self._total_C(self.accepted_N)
-
-    @property
-    def unscored_C(self) -> np.ndarray:
-        """Rows of each cluster that `draw` can still give, int64 (C,)."""
-        return self._unscored_C
-
-    @property
-    def tokens_C(self) -> np.ndarray:
-        """Tokens of each cluster that `emit` can still give, int64 (C,)."""
-        return self._tokens_C
+        held_n = np.arange(len(cluster_N)) if held_N is None else np.flatnonzero(held_N)
+        held_n = rng.permutation(held_n)
+        held_n = held_n[np.argsort(self.cluster_N[held_n], kind="stable")]
+        edges = np.searchsorted(self.cluster_N[held_n], np.arange(1, clusters))
+        self._rows_C = np.split(held_n, edges)
+        self.rows_C = np.array([len(rows) for rows in self._rows_C], dtype=np.int64)
+        """Rows of each cluster that there were to be had at the beginning."""
+        self.unscored_C = self.rows_C.copy()
+        """Rows of each cluster that `draw` can still give."""
+        self.tokens_C = np.array([self.tokens_N[rows].sum() for rows in self._rows_C], np.int64)
+        """Tokens of each cluster that `emit` can still give."""
 
     def draw(self, cluster: int, rows: int) -> np.ndarray:
         """At most `rows` rows of a cluster that were neither scored nor given away; int64 (n,)."""
-        chosen_n = self._left(cluster, scored=False)[:rows]
+        left_n = self._left(cluster)
+        chosen_n = left_n[~self.scored_N[left_n]][:rows]
         self.scored_N[chosen_n] = True
-        self._unscored_C[cluster] -= len(chosen_n)
+        self.unscored_C[cluster] -= len(chosen_n)
         return chosen_n
 
     def emit(self, cluster: int, rows: int, budget_tokens: int) -> Emitted:
         """At most `rows` rows of a cluster within a budget, scored ones first; none twice.
 
-        What this returns is what is accepted: there is no second list.  A row whose group has
-        had its `copies` is left out for good.
+        What this returns is what is accepted: there is no second list.
         """
-        accepted, left_out, full = [], [], False
-        for row in self._left(cluster).tolist():
-            if len(accepted) == rows:
-                break
-            if self._is_copy(row):
-                left_out.append(row)
-                continue
-            budget_tokens -= int(self.tokens_N[row])
-            if budget_tokens < 0:
-                full = True
-                break
-            self._count_copy(row)
-            accepted.append(row)
-        self.accepted_N[accepted] = True
-        self.left_out_N[left_out] = True
-        gone_n = np.array(accepted + left_out, dtype=np.int64)
-        unscored = int((~self.scored_N[gone_n]).sum())
-        self._unscored_C[cluster] -= unscored
-        self._tokens_C[cluster] -= int(self.tokens_N[gone_n].sum())
-        return Emitted(gone_n[: len(accepted)], unscored, full)
+        left_n = self._left(cluster)
+        scored_n = self.scored_N[left_n]
+        row_n = np.concatenate([left_n[scored_n], left_n[~scored_n]])[:rows]
+        fits = int(np.searchsorted(np.cumsum(self.tokens_N[row_n]), budget_tokens, side="right"))
+        full, row_n = fits < len(row_n), row_n[:fits]
+        unscored = int((~self.scored_N[row_n]).sum())
+        self.accepted_N[row_n] = True
+        self.unscored_C[cluster] -= unscored
+        self.tokens_C[cluster] -= int(self.tokens_N[row_n].sum())
+        return Emitted(row_n, unscored, full)
 
-    def _left(self, cluster: int, *, scored: bool | None = None) -> np.ndarray:
-        """Rows of a cluster that are still to be had: scored ones first, or only (un)scored."""
+    def accepted_C(self) -> np.ndarray:
+        """Accepted rows of each cluster, int64 (C,)."""
+        return np.bincount(self.cluster_N[self.accepted_N], minlength=len(self.rows_C))
+
+    def _left(self, cluster: int) -> np.ndarray:
         row_n = self._rows_C[cluster]
-        row_n = row_n[~(self.accepted_N[row_n] | self.left_out_N[row_n])]
-        was_n = self.scored_N[row_n]
-        if scored is None:
-            return np.concatenate([row_n[was_n], row_n[~was_n]])
-        return row_n[was_n == scored]
-
-    def _is_copy(self, row: int) -> bool:
-        if self._group_N is None or self._copies is None:
-            return False
-        return self._taken.get(int(self._group_N[row]), 0) >= self._copies
-
-    def _count_copy(self, row: int) -> None:
-        if self._group_N is not None:
-            group = int(self._group_N[row])
-            self._taken[group] = self._taken.get(group, 0) + 1
-
-    def _total_C(self, values_N: np.ndarray) -> np.ndarray:
-        totals_C = np.bincount(self._cluster_N, values_N, minlength=len(self._rows_C))
-        return totals_C.astype(np.int64)
+        return row_n[~self.accepted_N[row_n]]

@@ -225,8 +225,11 @@ class Bandit:
             share: part of the tokens that may pass, such as budget over what is left.
             tokens_C: tokens each arm still has; arms are weighed by them.
         Returns:
-            `tau` if it is fixed, else the mean of the last arm, best first, that the share
-            needs; infinite while no arm is known.
+            `tau` if it is fixed; else the mean of the best arm that the share, filled best arm
+            first, does not need; -inf when it needs all, inf while no arm is known.
+
+        The mean of the last arm needed would be a bar that this arm's own lower bound never
+        passes.
         """
         if self.tau is not None:
             return self.tau
@@ -236,8 +239,8 @@ class Bandit:
             return np.inf
         best = known[np.argsort(-mean_C[known], kind="stable")]
         passed = np.cumsum(tokens_C[best])
-        last = np.searchsorted(passed, min(share, 1.0) * passed[-1])
-        return float(mean_C[best[min(last, len(best) - 1)]])
+        needed = int(np.searchsorted(passed, min(share, 1.0) * passed[-1])) + 1
+        return float(mean_C[best[needed]]) if needed < len(best) else -np.inf
 
     def accepts(self, threshold: float, *, by_mean: bool = False) -> np.ndarray:
         """Whether each arm passes: mean (paper) or lower bound (robust) at or above it; bool (C,).

@@ -103,8 +103,8 @@ class _Rounds:
             return
         rewards = self._pull(chosen)
         self.record.threshold = self.threshold()
-        passes_C = self.passes()
-        for cluster in chosen.tolist():
+        passes_C, optimistic_C = self.passes(), self.bandit.estimate().optimistic_C
+        for cluster in sorted(chosen.tolist(), key=lambda each: -optimistic_C[each]):
             if passes_C[cluster] and not self.record.stopped:
                 self._accept(cluster)
         self._tell(chosen, rewards)
@@ -115,7 +115,7 @@ class _Rounds:
         return not (self.bandit.cold_C & self._scorable_C()).any()
 
     def may_score(self) -> bool:
-        limit = self.settings.scored_share * len(self.arms.scored_N)
+        limit = self.settings.scored_share * self.arms.rows_C.sum()
         return not self.knows_enough() or len(self.record.pulls) < limit
 
     def threshold(self) -> float:
@@ -185,7 +185,6 @@ class _Rounds:
         self.progress(event)
 
     def _why_nothing_is_open(self) -> str:
-        left_out = int(self.arms.left_out_N.sum())
         if self.arms.tokens_C.any():
             return f"no cluster left passes {self.threshold():.3g}"
-        return f"every row was taken or left out, {left_out} as near-duplicates"
+        return "no row is left"
