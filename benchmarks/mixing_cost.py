@@ -84,7 +84,7 @@ class Contender:
 def measure(size: str, rounds: int, folder: Path) -> dict[str, Any]:
     config, corpus = load(size, str(folder / "cache"))
     short = config.change(total_steps=2, name="reference")
-    reference = train(short, folder, corpus=corpus).path
+    reference = train(short, folder, cache_dir=folder / "cache").path
     state = build_state(config, corpus)
     contenders: dict[str, Callable[[], None]] = {
         name: Contender(state, policy) for name, policy in policies(reference).items()
