@@ -52,7 +52,9 @@ class Direction:
     @property
     def norm(self) -> float:
         """Frobenius norm over all maps."""
-        return float(sum(matrix.double().square().sum() for matrix in self.matrices.values())) ** 0.5
+        return (
+            float(sum(matrix.double().square().sum() for matrix in self.matrices.values())) ** 0.5
+        )
 
     def to(self, device: str | torch.device) -> Direction:
         moved = {name: matrix.to(device) for name, matrix in self.matrices.items()}

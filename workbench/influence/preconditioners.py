@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from workbench.core import ConfigError, NumericsError, unknown_name
-from workbench.influence.factors import Factors, MapFactors
+from workbench.influence.curvature import Factors, MapFactors
 
 PRECONDITIONERS = ("identity", "adam", "kfac", "ekfac")
 SERVED_BY = {"adam": ("adam",), "kfac": ("kfac", "ekfac"), "ekfac": ("ekfac",)}

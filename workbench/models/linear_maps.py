@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import overload
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -170,12 +171,13 @@ def observed(model: nn.Module, maps: Sequence[LinearMap], see: See) -> Iterator[
     """Show `see` the inputs and output gradients of every map, in the backward pass.
 
     Weights get no gradient meanwhile: a backward pass then costs as much as a forward pass.
-    The model is left as it was.  Outside autograd nothing is seen.
+    Dropout is off meanwhile.  The model is left as it was.  Outside autograd nothing is seen.
 
     Raises:
         ModelError: a map is given something else than (b, T, I), so that rows cannot be told.
     """
     needed = {p: p.requires_grad for p in model.parameters()}
+    modes = {module: module.training for module in model.modules()}
     hooks = [found.module.register_forward_hook(_watch(found, see)) for found in maps]
     hooks += [
         module.register_forward_hook(_start_of_graph)
@@ -183,6 +185,7 @@ def observed(model: nn.Module, maps: Sequence[LinearMap], see: See) -> Iterator[
         if isinstance(module, nn.Embedding)
     ]
     try:
+        model.eval()
         for parameter in needed:
             parameter.requires_grad_(False)
         yield
@@ -191,6 +194,33 @@ def observed(model: nn.Module, maps: Sequence[LinearMap], see: See) -> Iterator[
             hook.remove()
         for parameter, was in needed.items():
             parameter.requires_grad_(was)
+        for module, was in modes.items():
+            module.training = was
+
+
+def input_leaders(model: Decoder, maps: Sequence[LinearMap], tokens_BT: Tensor) -> dict[str, str]:
+    """The first map that is given the very same inputs, for each map: q for k and v.
+
+    Statistics of inputs are then made once for all of them.  One forward pass finds out.
+    """
+    given: dict[int, tuple[str, Tensor]] = {}
+    leaders = {}
+
+    def watch(found: LinearMap) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            # The tensor is kept as well: an id is unique only as long as its object lives.
+            leaders[found.name] = given.setdefault(id(inputs[0]), (found.name, inputs[0]))[0]
+
+        return hook
+
+    hooks = [found.module.register_forward_pre_hook(watch(found)) for found in maps]
+    try:
+        with torch.no_grad():
+            model.hidden(tokens_BT)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {found.name: leaders.get(found.name, found.name) for found in maps}
 
 
 def _watch(found: LinearMap, see: See) -> Callable[..., None]:

@@ -1,0 +1,197 @@
+"""What fitting factors will need, said before it starts: passes, mebibytes, operations, minutes.
+
+    plan = plan_factors(decoder, batch_bT1, maps, kind="ekfac", batches=100, limit_mib=2048)
+    print(plan)                     # 2 passes over 100 batches, 1800 of 2048 MiB, …, 3.1 minutes
+
+Maps are taken in groups, as many at a time as fit beside a batch; each group costs its own passes
+over the rows.  Shapes: b rows, T tokens, O outputs, I inputs of a map.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.core import ConfigError
+from workbench.kernels.sample_loss import FULL_LOGITS_MIB
+from workbench.models.decoder import Decoder
+from workbench.models.linear_maps import LinearMap
+
+_EIGH_FLOPS = 9
+"""Operations of a symmetric eigendecomposition with vectors, times width cubed (Golub & Van
+Loan, section 8.3)."""
+_EIGH_BYTES = 32
+"""Float64 matrix, vectors and workspace, per element of the widest factor."""
+_PROBE_WIDTH = 256
+
+
+@dataclass(frozen=True)
+class FactorPlan:
+    """How factors will be fitted and at what cost.
+
+    groups: maps fitted together; peak_mib: of the largest group and a batch, on the device;
+    batch_mib: of that a batch's own; stored_mib: of the finished factors; tflops: 10^12
+    operations of one rank; minutes: estimated from timed probes on the device.
+    """
+
+    groups: tuple[tuple[LinearMap, ...], ...]
+    sweeps: int
+    batches: int
+    peak_mib: float
+    batch_mib: float
+    stored_mib: float
+    tflops: float
+    minutes: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.sweeps} passes over {self.batches} batches, {self.peak_mib:.0f} MiB at the "
+            f"peak ({self.batch_mib:.0f} MiB of a batch), {self.stored_mib:.0f} MiB of factors, "
+            f"{self.tflops:.3g} TFLOP, about {self.minutes:.2g} minutes"
+        )
+
+
+@dataclass(frozen=True)
+class _Need:
+    """Bytes and operations of a map's statistics."""
+
+    kept: int
+    widest: int
+    held: int
+    stored: int
+    token_flops: float
+    eigh_flops: float
+
+
+def plan_factors(
+    model: Decoder,
+    probe: Callable[[], None],
+    maps: Sequence[LinearMap],
+    leaders: Mapping[str, str],
+    *,
+    kind: str,
+    batches: int,
+    batch_tokens: int,
+    limit_mib: float | None = None,
+    device: str = "cpu",
+) -> FactorPlan:
+    """Group the maps under the limit, and estimate what fitting takes.
+
+    Args:
+        probe: one forward and backward pass of a batch; called twice, for memory and for time.
+        leaders: of `input_leaders`: maps with one input share its statistics.
+        batches, batch_tokens: of one rank's pass over the rows.
+        limit_mib: on the device, beside the model itself; None for no limit.
+    Raises:
+        ConfigError: a map does not fit under the limit even alone, with the numbers.
+    """
+    batch_mib = _held_mib(model, probe) + _logits_mib(model, batch_tokens)
+    batch_seconds = _seconds(probe, device)
+    needs = [_need(found, leaders, kind, batch_tokens) for found in maps]
+    groups = _grouped(maps, needs, batch_mib, limit_mib)
+    by_name = dict(zip((found.name for found in maps), needs, strict=True))
+    parts = [[by_name[found.name] for found in group] for group in groups]
+    sweeps = len(groups) * (2 if kind == "ekfac" else 1)
+    pass_flops = model.flops_per_token * batch_tokens * 2 / 3
+    statistics = sum(need.token_flops for need in needs) * batch_tokens * batches
+    eigh_flops = sum(need.eigh_flops for need in needs)
+    seconds = (sweeps * batches + statistics / pass_flops) * batch_seconds
+    if kind != "adam":
+        seconds += eigh_flops * _eigh_seconds(device)
+    return FactorPlan(
+        groups=groups,
+        sweeps=sweeps,
+        batches=batches,
+        peak_mib=batch_mib + max(map(_mib, parts)),
+        batch_mib=batch_mib,
+        stored_mib=sum(need.stored for need in needs) / 2**20,
+        tflops=(sweeps * batches * pass_flops + statistics + eigh_flops) / 1e12,
+        minutes=seconds / 60,
+    )
+
+
+def _need(found: LinearMap, leaders: Mapping[str, str], kind: str, batch_tokens: int) -> _Need:
+    size = torch.promote_types(found.weight.dtype, torch.float32).itemsize
+    outputs, inputs = found.outputs, found.inputs
+    leads = leaders[found.name] == found.name
+    squares = outputs * inputs if kind != "kfac" else 0
+    # As in a group of its own a follower leads: what is foreseen is then never too little.
+    bases = 0 if kind == "adam" else outputs**2 + inputs**2
+    shared_bases = bases - (0 if leads or kind == "adam" else inputs**2)
+    widest = 0 if kind == "adam" else max(outputs, inputs) ** 2
+    return _Need(
+        kept=size * (shared_bases + squares),
+        widest=_EIGH_BYTES * widest,
+        held=size * batch_tokens * inputs,
+        stored=size * (shared_bases + squares),
+        token_flops=2.0 * (shared_bases + (bases + squares if kind == "ekfac" else squares)),
+        eigh_flops=0.0 if kind == "adam" else _EIGH_FLOPS * (outputs**3 + leads * inputs**3),
+    )
+
+
+def _mib(needs: Sequence[_Need]) -> float:
+    widest = max(need.widest for need in needs)
+    return (sum(need.kept + need.held for need in needs) + widest) / 2**20
+
+
+def _grouped(
+    maps: Sequence[LinearMap], needs: Sequence[_Need], batch_mib: float, limit_mib: float | None
+) -> tuple[tuple[LinearMap, ...], ...]:
+    if limit_mib is None:
+        return (tuple(maps),)
+    groups: list[list[LinearMap]] = []
+    own: list[_Need] = []
+    for found, need in zip(maps, needs, strict=True):
+        if batch_mib + _mib([need]) > limit_mib:
+            raise ConfigError(
+                f"limit_mib = {limit_mib:.0f}, and '{found.name}' alone needs "
+                f"{_mib([need]):.0f} MiB of factors beside {batch_mib:.0f} MiB of a batch",
+                remedy=f"raise limit_mib to {batch_mib + _mib([need]) + 1:.0f}, give smaller "
+                "batches, or leave the map out with names=",
+            )
+        if not own or batch_mib + _mib([*own, need]) > limit_mib:
+            groups.append([])
+            own = []
+        groups[-1].append(found)
+        own.append(need)
+    return tuple(map(tuple, groups))
+
+
+def _held_mib(model: Decoder, run: Callable[[], None]) -> float:
+    """MiB of tensors that a forward pass keeps for its backward pass, weights left out."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    held: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        run()
+    return sum(held.values()) / 2**20
+
+
+def _logits_mib(model: Decoder, batch_tokens: int) -> float:
+    """MiB of logits, probabilities and their sums, as many as exist at a time."""
+    return 3 * min(4 * batch_tokens * len(model.head_VD) / 2**20, FULL_LOGITS_MIB)
+
+
+def _eigh_seconds(device: str) -> float:
+    """Seconds per operation of an eigendecomposition."""
+    matrix = torch.rand(_PROBE_WIDTH, _PROBE_WIDTH, dtype=torch.float64, device=device)
+    matrix = matrix @ matrix.T
+    return _seconds(lambda: torch.linalg.eigh(matrix), device) / (_EIGH_FLOPS * _PROBE_WIDTH**3)
+
+
+def _seconds(run: Callable[[], object], device: str) -> float:
+    started = time.perf_counter()
+    run()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
