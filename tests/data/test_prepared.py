@@ -46,7 +46,7 @@ def test_rows_share_one_token_so_that_each_is_predicted_once(planted):
 def test_rows_in_order_spell_the_documents_of_the_domain(planted):
     intake = Intake(CORPUS)
     texts = [d.text for d in intake.take(PlantedSource(CORPUS)) if d.domain == "clean_records"]
-    decoded = planted._tokenizer.decode(stream_of(planted, 2).tolist())
+    decoded = planted.tokenizer.decode(stream_of(planted, 2).tolist())
     pieces = [piece for piece in decoded.split("<|endoftext|>")[:-1] if piece]
     training = [text for text in texts if text in set(pieces)]
     assert pieces == training and len(pieces) > 50
@@ -81,7 +81,7 @@ def test_unknown_sample_is_refused(planted):
 def test_text_of_a_row_is_the_decoded_row(planted):
     sample = int(sample_ids(np.array(1), np.array(5)))
     tokens = planted.tokens(np.array([sample]))[0].tolist()
-    assert planted.text(sample) == planted._tokenizer.decode(tokens)
+    assert planted.text(sample) == planted.tokenizer.decode(tokens)
 
 
 def test_provenance_covers_the_row_and_names_the_right_documents(planted):
@@ -93,7 +93,7 @@ def test_provenance_covers_the_row_and_names_the_right_documents(planted):
         tokens = planted.tokens(np.array([row]))[0]
         for part in parts:
             span = tokens[part["first"] : part["last"] + 1]
-            words = planted._tokenizer.decode(span[span != planted.eos_id].tolist())
+            words = planted.tokenizer.decode(span[span != planted.eos_id].tolist())
             assert words in texts[part["origin"]]
 
 

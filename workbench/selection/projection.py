@@ -9,6 +9,7 @@ PCA, and kept by data, parameters and versions.  Shapes: N rows, D width.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,10 @@ def _umap(embedding_ND: np.ndarray, seed: int) -> np.ndarray:
         random_state=stream_seed(seed, "umap") % 2**32,
         n_jobs=1,
     )
-    return np.asarray(reducer.fit_transform(embedding_ND), dtype=np.float32)
+    with warnings.catch_warnings():
+        # It will never place new rows, and one thread is what makes it repeatable.
+        warnings.simplefilter("ignore", UserWarning)
+        return np.asarray(reducer.fit_transform(embedding_ND), dtype=np.float32)
 
 
 def _umap_settings(seed: int) -> dict[str, Any]:
