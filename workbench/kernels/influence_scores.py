@@ -183,14 +183,6 @@ def reference_scores(
     return torch.stack(rows)
 
 
-def low_rank(matrix_OI: Tensor, rank: int) -> LowRank:
-    """Best factors of a rank (Eckart and Young 1936): U (O, r), V (I, r); float64 inside."""
-    u_Or, s_r, vt_rI = torch.linalg.svd(matrix_OI.double(), full_matrices=False)
-    kept = slice(0, rank)
-    factors = u_Or[:, kept] * s_r[kept], vt_rI[kept].T
-    return factors[0].to(matrix_OI.dtype), factors[1].to(matrix_OI.dtype)
-
-
 def segment_sums(token_BT: Tensor, segment_BT: Tensor, segments: int) -> Tensor:
     """Sum over the tokens of each of S segments, such as the documents of packed rows; (S,).
 
