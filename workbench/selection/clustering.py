@@ -138,8 +138,9 @@ def _assign(embedding_ND: np.ndarray, centre_CD: np.ndarray) -> tuple[np.ndarray
 def _minibatch(embedding_ND: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     from sklearn.cluster import MiniBatchKMeans
 
-    means = MiniBatchKMeans(clusters, batch_size=4096, n_init=1, random_state=seed)
-    return means.fit(embedding_ND).cluster_centers_
+    # The stubs know n_init as text only.
+    means = MiniBatchKMeans(clusters, batch_size=4096, n_init=1, random_state=seed)  # pyright: ignore
+    return np.asarray(means.fit(embedding_ND).cluster_centers_)
 
 
 def _faiss(embedding_ND: np.ndarray, clusters: int, seed: int) -> np.ndarray:
@@ -160,7 +161,7 @@ def _faiss(embedding_ND: np.ndarray, clusters: int, seed: int) -> np.ndarray:
         min_points_per_centroid=1,
     )
     means.train(np.ascontiguousarray(embedding_ND, dtype=np.float32))
-    return means.centroids
+    return np.asarray(means.centroids)
 
 
 BACKENDS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {

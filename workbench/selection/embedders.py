@@ -168,8 +168,7 @@ class Tfidf:
             ngram_range=(1, 2),
             token_pattern=r"(?u)\w+|[^\w\s]",
             alternate_sign=False,
-            norm=None,
-            dtype=np.float32,
+            norm=None,  # pyright: ignore[reportArgumentType]
         )
         return hashing.transform(self._task.source.text(int(each)) for each in sample_id_B)
 
@@ -242,7 +241,7 @@ class Sentence:
         if find_spec("sentence_transformers") is None:
             raise ConfigError(
                 "embedder 'sentence' needs the package sentence-transformers",
-                remedy="pip install sentence-transformers, or use the embedder 'tfidf'",
+                remedy="pip install 'workbench[sentence]', or use the embedder 'tfidf'",
             )
         self._task, self._name = task, encoder
         self._encoder: Any = None
@@ -251,7 +250,7 @@ class Sentence:
         return {"encoder": self._name}
 
     def fit(self, sample_id_B: np.ndarray) -> None:
-        from sentence_transformers import SentenceTransformer
+        from sentence_transformers import SentenceTransformer  # pyright: ignore
 
         try:
             self._encoder = SentenceTransformer(self._name, device=self._task.device)
