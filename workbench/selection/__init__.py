@@ -3,21 +3,28 @@
 Importing registers the selectors and loads none of the packages they may need later.
 """
 
+from workbench.selection.bandit import OFFICIAL, Bandit
 from workbench.selection.baselines import ClusterUniform, Perplexity, Random
 from workbench.selection.clustered_pool import ClusteredPool
 from workbench.selection.clustering import Clusters, cluster
 from workbench.selection.duplicates import near_duplicates
 from workbench.selection.embedders import EMBEDDERS, embed
 from workbench.selection.projection import project
+from workbench.selection.quad import Quad
 from workbench.selection.reference import reference_rows
+from workbench.selection.top_influence import TopInfluence
 
 __all__ = [
     "EMBEDDERS",
+    "OFFICIAL",
+    "Bandit",
     "ClusterUniform",
     "ClusteredPool",
     "Clusters",
     "Perplexity",
+    "Quad",
     "Random",
+    "TopInfluence",
     "cluster",
     "embed",
     "near_duplicates",

@@ -54,6 +54,27 @@ def fill(order_n: np.ndarray, tokens_N: np.ndarray, budget: int) -> np.ndarray:
     return order_n[: np.searchsorted(np.cumsum(tokens_N[order_n]), budget, side="right")]
 
 
+def distinct_rows(
+    cap: DuplicateCap | None, pool: Pool, budget: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Places of the pool, ascending: one of each near-duplicate group; all without a cap.
+
+    Raises:
+        PolicyError: they have fewer tokens than the budget.
+    """
+    if cap is None:
+        return np.arange(len(pool))
+    open_n = np.sort(cap.admit(pool, rng.permutation(len(pool))))
+    tokens = int(pool.tokens_N[open_n].sum())
+    if tokens < budget:
+        raise PolicyError(
+            f"budget of {budget} tokens, but without near-duplicates the pool has {tokens} of "
+            f"its {int(pool.tokens_N.sum())} tokens left",
+            remedy=f"lower the budget to {tokens}, or set deduplicate=False",
+        )
+    return open_n
+
+
 class OrderedSelector(ABC):
     """Judges the pool, orders it, and fills the budget.
 
@@ -82,7 +103,7 @@ class OrderedSelector(ABC):
         """
         require_budget(pool, budget)
         rng = RandomStreams(self.task.seed).at("selection", self._choices)
-        open_n = np.arange(len(pool)) if self._cap is None else self._distinct(pool, budget, rng)
+        open_n = distinct_rows(self._cap, pool, budget, rng)
         judged = self.judge(pool, open_n, model, rng)
         chosen_n = fill(judged.order_n, pool.tokens_N, budget)
         if self._cap is not None:
@@ -96,18 +117,6 @@ class OrderedSelector(ABC):
             None if judged.cluster_N is None else judged.cluster_N[chosen_n],
             None if judged.influence_N is None else judged.influence_N[chosen_n],
         )
-
-    def _distinct(self, pool: Pool, budget: int, rng: np.random.Generator) -> np.ndarray:
-        assert self._cap is not None
-        open_n = np.sort(self._cap.admit(pool, rng.permutation(len(pool))))
-        tokens = int(pool.tokens_N[open_n].sum())
-        if tokens < budget:
-            raise PolicyError(
-                f"budget of {budget} tokens, but without near-duplicates the pool has {tokens} of "
-                f"its {int(pool.tokens_N.sum())} tokens left",
-                remedy=f"lower the budget to {tokens}, or set deduplicate=False",
-            )
-        return open_n
 
     def _remember(self, pool: Pool, budget: int, judged: Judged, chosen_n: np.ndarray) -> None:
         accepted_N = np.zeros(len(pool), dtype=bool)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,16 +43,22 @@ class RoundSettings:
     scored_share: float = 0.3
 
 
+class Pull(NamedTuple):
+    """A row that was scored; `row` is its position in the pool."""
+
+    round: int
+    cluster: int
+    row: int
+    influence: float
+
+
 @dataclass
 class Record:
-    """What the rounds did, in order: accepted rows with reasons, pulls, and why it ended.
-
-    pulls: (round, cluster, position in the pool, influence) of every scored row.
-    """
+    """What the rounds did, in order: accepted rows with reasons, pulls, and why it ended."""
 
     row_n: list[int] = field(default_factory=list)
     reason_n: list[str] = field(default_factory=list)
-    pulls: list[tuple[int, int, int, float]] = field(default_factory=list)
+    pulls: list[Pull] = field(default_factory=list)
     rounds: int = 0
     accepted_tokens: int = 0
     threshold: float = float("nan")
@@ -150,7 +156,7 @@ class _Rounds:
         for cluster, own_n, reward_n in zip(chosen.tolist(), drawn, parts, strict=True):
             self.bandit.observe(cluster, reward_n)
             self.record.pulls += [
-                (self.record.rounds, cluster, row, value)
+                Pull(self.record.rounds, cluster, row, value)
                 for row, value in zip(own_n.tolist(), reward_n.tolist(), strict=True)
             ]
         return [float(part.mean()) if len(part) else float("nan") for part in parts]
