@@ -8,6 +8,14 @@ from tests.models.test_layers import SMALL_GPT2, SMALL_NEOX, model
 from workbench.core import ModelError
 from workbench.models.linear_maps import linear_maps, observed
 
+SMALL_OPT = {
+    "num_hidden_layers": 1,
+    "hidden_size": 32,
+    "word_embed_proj_dim": 32,
+    "ffn_dim": 64,
+    "num_attention_heads": 2,
+}
+"""Its MLP is given tokens in one line, (b·T, I)."""
 SMALL_PHI3 = {
     "num_hidden_layers": 2,
     "hidden_size": 32,
@@ -97,9 +105,9 @@ def test_nothing_to_track_is_refused():
         linear_maps(nn.LayerNorm(3))
 
 
-@pytest.mark.parametrize("name", ["tiny", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("name", ["tiny", "gpt2", "gpt_neox", "opt"])
 def test_products_of_what_is_observed_are_the_weight_gradients(name):
-    overrides = {"tiny": {}, "gpt2": SMALL_GPT2, "gpt_neox": SMALL_NEOX}[name]
+    overrides = {"tiny": {}, "gpt2": SMALL_GPT2, "gpt_neox": SMALL_NEOX, "opt": SMALL_OPT}[name]
     decoder = model(name, **overrides).double()
     tokens = torch.randint(400, (3, 17), generator=torch.Generator().manual_seed(0))
     maps, seen = linear_maps(decoder), {}
@@ -134,7 +142,7 @@ def test_a_map_whose_rows_cannot_be_told_apart_is_named():
             self.embed, self.router = nn.Embedding(5, 4), nn.Linear(4, 2)
 
         def forward(self, tokens):
-            return self.router(self.embed(tokens).flatten(0, 1))
+            return self.router(self.embed(tokens).flatten(0, 1)[1:])
 
     net = Flat()
     with (

@@ -114,7 +114,7 @@ def sampled_labels(hidden_ND: Tensor, head_VD: Tensor, uniform_N: Tensor) -> tup
 def draw(p_nV: Tensor, uniform_n: Tensor) -> Tensor:
     """Index in each row of p where the cumulated probability passes a uniform number, int64."""
     cumulated_nV = p_nV.cumsum(dim=-1)
-    # Rounding can leave the last sum below 1: scaling puts every number inside.
-    at_n1 = uniform_n.to(p_nV)[:, None] * cumulated_nV[:, -1:]
-    found_n = torch.searchsorted(cumulated_nV, at_n1, right=True)[:, 0]
-    return found_n.clamp_(max=p_nV.shape[-1] - 1)
+    # Rounding can take a number to 1 and the last sum below it: both are brought inside.
+    inside_n = uniform_n.to(p_nV).clamp_(max=1 - torch.finfo(p_nV.dtype).eps)
+    at_n1 = inside_n[:, None] * cumulated_nV[:, -1:]
+    return torch.searchsorted(cumulated_nV, at_n1, right=True)[:, 0]

@@ -10,6 +10,7 @@ Shapes: b rows of a micro-batch, T tokens, O outputs, I inputs of a map.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -174,13 +175,15 @@ def observed(model: nn.Module, maps: Sequence[LinearMap], see: See) -> Iterator[
     Dropout is off meanwhile.  The model is left as it was.  Outside autograd nothing is seen.
 
     Raises:
-        ModelError: a map is given something else than (b, T, I), so that rows cannot be told.
+        ModelError: a map is given something else than (b, T, I) or (b·T, I), as an expert of a
+            mixture is: its rows cannot be told.
     """
     needed = {p: p.requires_grad for p in model.parameters()}
     modes = {module: module.training for module in model.modules()}
-    hooks = [found.module.register_forward_hook(_watch(found, see)) for found in maps]
+    rows = _Rows()
+    hooks = [found.module.register_forward_hook(_watch(found, rows, see)) for found in maps]
     hooks += [
-        module.register_forward_hook(_start_of_graph)
+        module.register_forward_hook(rows.start)
         for module in model.modules()
         if isinstance(module, nn.Embedding)
     ]
@@ -223,25 +226,38 @@ def input_leaders(model: Decoder, maps: Sequence[LinearMap], tokens_BT: Tensor) 
     return {found.name: leaders.get(found.name, found.name) for found in maps}
 
 
-def _watch(found: LinearMap, see: See) -> Callable[..., None]:
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if not output.requires_grad:
-            return
-        if inputs[0].dim() != 3:
+@dataclass
+class _Rows:
+    """Shape (b, T) of the tokens that the embeddings of this forward pass were given."""
+
+    shape: tuple[int, ...] = (0, 0)
+
+    def start(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """With weights frozen, embeddings are where a graph begins."""
+        if inputs[0].dim() == 2 and inputs[0].numel() >= math.prod(self.shape):
+            self.shape = tuple(inputs[0].shape)
+        return output if output.requires_grad else output.detach().requires_grad_()
+
+    def apart(self, found: LinearMap, tensor: Tensor) -> Tensor:
+        """(b, T, …) of a map's inputs or output gradients, which may come as (b·T, …)."""
+        if tensor.dim() == 3:
+            return tensor
+        if tensor.dim() != 2 or len(tensor) != math.prod(self.shape):
             raise ModelError(
-                f"layer '{found.name}' is given a tensor of shape {tuple(inputs[0].shape)}: its "
-                "rows cannot be told apart",
+                f"layer '{found.name}' is given a tensor of shape {tuple(tensor.shape)} for tokens "
+                f"{self.shape}: its rows cannot be told apart",
                 remedy="leave it out with names=",
             )
-        a_bTI = inputs[0].detach()
-        output.register_hook(lambda s_bTO: see(found, a_bTI, s_bTO))
+        return tensor.view(*self.shape, -1)
+
+
+def _watch(found: LinearMap, rows: _Rows, see: See) -> Callable[..., None]:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.requires_grad:
+            a_bTI = rows.apart(found, inputs[0].detach())
+            output.register_hook(lambda s: see(found, a_bTI, rows.apart(found, s)))
 
     return hook
-
-
-def _start_of_graph(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-    """With weights frozen, embeddings are where a graph begins."""
-    return output if output.requires_grad else output.detach().requires_grad_()
 
 
 def _kind(name: str) -> str:
