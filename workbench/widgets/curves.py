@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,35 @@ class Mark:
     text: str
 
 
+class ByDomain:
+    """A number a step for fields and domains; `missing` where a step says nothing of a domain."""
+
+    def __init__(self, missing: float):
+        self._missing, self._steps = missing, 0
+        self._columns: dict[tuple[str, str], array] = {}
+
+    @property
+    def domains(self) -> list[str]:
+        """In the order first recorded."""
+        return list(dict.fromkeys(domain for _, domain in self._columns))
+
+    def column(self, field: str, domain: str) -> np.ndarray:
+        """A domain's values of a field, float64 (S,)."""
+        column = self._columns.get((field, domain))
+        return np.full(self._steps, self._missing) if column is None else np.array(column)
+
+    def append(self, fields: Mapping[str, Mapping[str, float | None]]) -> None:
+        """Add a step."""
+        for field, values in fields.items():
+            for domain in values:
+                before = array("d", [self._missing]) * self._steps
+                self._columns.setdefault((field, domain), before)
+        for (field, domain), column in self._columns.items():
+            value = fields.get(field, {}).get(domain)
+            column.append(self._missing if value is None else value)
+        self._steps += 1
+
+
 class RunCurves:
     """What a panel knows of one run."""
 
@@ -50,6 +80,7 @@ class RunCurves:
         self.marks: list[Mark] = []
         self.config = RunConfig(**self.folder.config)
         self.failure: dict[str, str] | None = None
+        self.resumed = 0
         self._held_out_seconds = 0.0
         self._elapsed_seconds, self._since, self._last_time = 0.0, None, 0.0
 
@@ -122,6 +153,7 @@ class RunCurves:
                 self.failure = {"problem": event["problem"], "remedy": event["remedy"]}
             case "resumed":
                 self.failure = None
+                self.resumed += 1
 
     def _take_step(self, event: dict[str, Any]) -> None:
         for name in ("step", "loss", "tokens", "seconds"):

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from workbench.plots.series import thin
+from workbench.plots.series import SMOOTHING_STEPS, smooth, thin
 from workbench.plots.theme import style
 from workbench.widgets.curves import RunCurves
 
 LINE_POINTS = 1000
 SPARK_POINTS = 120
+STRETCHES = 240
 MEAN = "mean of domains"
 
 Line = dict[str, Any]
@@ -141,6 +142,18 @@ def line(
         "x": x.astype(int).tolist(),
         "y": _values(y, 4),
     }
+
+
+def stretched(step_S: np.ndarray, y_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over at most `STRETCHES` stretches, smoothed; both (P,).
+
+    Smoothing after the means costs the same however long the run is.
+    """
+    length = -(-len(step_S) // STRETCHES)
+    first = np.arange(0, len(step_S), length)
+    rows_P = np.diff(np.append(first, len(step_S)))
+    x_P, y_P = (np.add.reduceat(values, first) / rows_P for values in (step_S, y_S))
+    return x_P, smooth(y_P, SMOOTHING_STEPS // length)
 
 
 def _values(values: np.ndarray, digits: int) -> list[float | None]:

@@ -17,8 +17,9 @@ from workbench import plots
 from workbench.core import WorkbenchError
 from workbench.core.frontend import has_front_end
 from workbench.training import Run, prepared_corpus
-from workbench.widgets.panel import Panel, wait
+from workbench.widgets.panel import wait
 from workbench.widgets.sample_frames import Readable, Texts, drawn, step_samples, table
+from workbench.widgets.scrub import ScrubPanel
 from workbench.widgets.weight_curves import WeightCurves, weight_charts
 
 
@@ -49,18 +50,14 @@ def _texts(run: Run, corpus: Readable | None) -> Texts:
         return Texts(None, missing)
 
 
-class SampleWeights(Panel):
+class SampleWeights(ScrubPanel[WeightCurves]):
     """The widget; displays itself.  `close()` takes it away."""
 
-    def __init__(self, run: Run, texts: Texts):
-        super().__init__({run.path.name: run}, run.path.name)
-        self._run, self._texts = run, texts
-        self._weights = WeightCurves(run.folder)
-        self._curves = {run.path.name: self._weights}
-        self._wanted: dict[str, Any] = {}
+    part = "samples"
 
-    def __repr__(self) -> str:
-        return f"SampleWeights({self._run.path.name}: {self._run.status()})"
+    def __init__(self, run: Run, texts: Texts):
+        super().__init__(run, WeightCurves(run.folder))
+        self._texts = texts
 
     def _view(self, title: str) -> Any:
         from workbench.widgets.view import SampleView
@@ -68,34 +65,26 @@ class SampleWeights(Panel):
         return SampleView(heading=title)
 
     def _charts(self) -> list[dict[str, Any]]:
-        return weight_charts(self._weights)
+        return weight_charts(self._curve)
 
     def _obey(self, content: dict[str, Any]) -> None:
-        self._wanted = content
         # Reading a row is no new request to the run: what went wrong with the last one stays.
-        super()._obey({**content, "kind": "next"} if content["kind"] == "read" else content)
+        quiet = content["kind"] == "read"
+        super()._obey({**content, "kind": "next"} if quiet else content)
 
     def _frame(self, *, have: int) -> dict[str, Any]:
         frame = super()._frame(have=have)
-        recorded = self._run.ledger.steps()
-        frame["recorded"] = recorded
-        if recorded:
-            wanted = self._wanted.get("step")
-            step = (
-                recorded[1] if wanted is None else min(max(int(wanted), recorded[0]), recorded[1])
-            )
-            # A resumed run trains steps again, and their rows get other losses.
-            key = f"{step}.{self._weights.resumed}"
-            if key != self._wanted.get("key"):
-                frame["samples"] = {"key": key, **self._samples(step)}
-        if self._wanted["kind"] == "read":
+        if "sample" in self._wanted:
             sample = self._wanted["sample"]
             frame["read"] = {"sample": sample, **self._texts.read(int(sample))}
         return frame
 
-    def _samples(self, step: int) -> dict[str, Any]:
-        samples = step_samples(self._run.ledger.step(step), step, self._weights.domains)
-        policy, temperature = self._weights.policy_at(step)
+    def _recorded(self) -> tuple[int, int] | None:
+        return self._run.ledger.steps()
+
+    def _at(self, step: int) -> dict[str, Any]:
+        samples = step_samples(self._run.ledger.step(step), step, self._curve.domains)
+        policy, temperature = self._curve.policy_at(step)
         return {
             **drawn(samples, self._texts),
             "policy": policy.name,

@@ -54,8 +54,15 @@ class SampleView(View):
     may be of the kind `read`, with the `sample` whose text is asked for.
     """
 
-    _esm = _script("chart.js", "panel.js", "sample_plots.js", "sample_weights.js")
-    _css = _script("panel.css", "sample_weights.css")
+    _esm = _script("chart.js", "panel.js", "scrub.js", "sample_plots.js", "sample_weights.js")
+    _css = _script("panel.css", "scrub.css", "sample_weights.css")
+
+
+class PolicyView(View):
+    """A `View` of one run that also shows the mixture of a step, asked for as samples are."""
+
+    _esm = _script("chart.js", "panel.js", "scrub.js", "policy.js")
+    _css = _script("panel.css", "scrub.css", "policy.css")
 
 
 class Charts(anywidget.AnyWidget):

@@ -16,36 +16,29 @@ import numpy as np
 
 from workbench.config import Policy
 from workbench.core import REWEIGHTERS
-from workbench.plots.series import SMOOTHING_STEPS, smooth
-from workbench.tracking import RunFolder
-from workbench.widgets.curves import RunCurves
-from workbench.widgets.frames import line
+from workbench.widgets.curves import ByDomain, RunCurves
+from workbench.widgets.frames import line, stretched
 
-STRETCHES = 240
 SHARES = ("weight_share", "sample_share")
 
 
 class WeightCurves(RunCurves):
     """`RunCurves` that also keeps what each step says about its weights."""
 
-    def __init__(self, folder: RunFolder):
-        super().__init__(folder)
-
     def _clear(self) -> None:
         super()._clear()
         self._columns |= {name: array("d") for name in ("ess_fraction", "temperature")}
-        self._shares: dict[tuple[str, str], array] = {}
+        self._shares = ByDomain(missing=0.0)
         self._policies = [(0, self.config.reweighter)]
-        self.resumed = 0
 
     @property
     def domains(self) -> list[str]:
         """In the order first recorded."""
-        return list(dict.fromkeys(domain for _, domain in self._shares))
+        return self._shares.domains
 
     def share(self, field: str, domain: str) -> np.ndarray:
         """A domain's `weight_share` or `sample_share` of each step, float64 (S,)."""
-        return np.array(self._shares[field, domain])
+        return self._shares.column(field, domain)
 
     def policy_at(self, step: int) -> tuple[Policy, float | None]:
         """The reweighter in force at a step, and its temperature if it has one."""
@@ -62,20 +55,11 @@ class WeightCurves(RunCurves):
         value = {**options, **policy.options}.get("temperature")
         return float(value) if isinstance(value, (int, float)) else None
 
-    def _take(self, event: dict[str, Any]) -> None:
-        super()._take(event)
-        self.resumed += event["kind"] == "resumed"
-
     def _take_step(self, event: dict[str, Any]) -> None:
-        before = len(self._columns["step"])
         super()._take_step(event)
         for name in ("ess_fraction", "temperature"):
             self._columns[name].append(event.get(name, np.nan))
-        for field in SHARES:
-            for domain in event[field]:
-                self._shares.setdefault((field, domain), array("d", bytes(8 * before)))
-        for (field, domain), shares in self._shares.items():
-            shares.append(event[field].get(domain, 0.0))
+        self._shares.append({field: event[field] for field in SHARES})
 
     def _take_changes(self, step: int, changes: dict[str, Any]) -> None:
         super()._take_changes(step, changes)
@@ -112,7 +96,7 @@ def _effective(curves: WeightCurves) -> list[dict[str, Any]]:
         return []
     ess_S = curves.column("ess_fraction")
     raw = line("effective rows", step_S, ess_S, 0, faint=True)
-    smoothed = line("effective rows", *_stretched(step_S, ess_S), 0)
+    smoothed = line("effective rows", *stretched(step_S, ess_S), 0)
     raw["marker"] = smoothed["marker"] = None
     return [raw, smoothed]
 
@@ -122,21 +106,9 @@ def _mixture(curves: WeightCurves) -> list[dict[str, Any]]:
     lines = []
     for index, domain in enumerate(curves.domains):
         for field, faint in (("sample_share", True), ("weight_share", False)):
-            x_P, y_P = _stretched(step_S, curves.share(field, domain))
+            x_P, y_P = stretched(step_S, curves.share(field, domain))
             drawn = line(domain, x_P, y_P, index, faint=faint)
             drawn["dash"] = "dot" if faint else "solid"
             drawn["marker"] = None if faint else drawn["marker"]
             lines.append(drawn)
     return lines
-
-
-def _stretched(step_S: np.ndarray, y_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over at most `STRETCHES` stretches, smoothed; both (P,).
-
-    Smoothing after the means costs the same however long the run is.
-    """
-    length = -(-len(step_S) // STRETCHES)
-    first = np.arange(0, len(step_S), length)
-    rows_P = np.diff(np.append(first, len(step_S)))
-    x_P, y_P = (np.add.reduceat(values, first) / rows_P for values in (step_S, y_S))
-    return x_P, smooth(y_P, SMOOTHING_STEPS // length)

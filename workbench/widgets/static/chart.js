@@ -1,4 +1,4 @@
-// A line chart in SVG.  Text and grid take their colours from the theme through CSS, so switching
+// A line chart in SVG; with `log`, values are logarithms to base 10.  Text and grid take their colours from the theme through CSS, so switching
 // between light and dark needs no redraw.
 const MARGIN = { top: 10, right: 14, bottom: 34, left: 44 };
 const HEIGHT = 232;
@@ -116,6 +116,10 @@ class Chart {
     return this.data.lines.filter((line) => !line.group || line.group === this.group);
   }
 
+  told(value, digits) {
+    return this.data.log ? String(+(10 ** value).toPrecision(2)) : value.toFixed(digits);
+  }
+
   // A faint line behind one of the same name is listed and read with it.
   get listed() {
     const bold = new Set(this.lines.filter((line) => !line.faint).map((line) => line.name));
@@ -148,8 +152,8 @@ class Chart {
     this.drawMarks();
     for (const line of this.shown) this.drawLine(line);
     this.drawCursor();
-    const last = this.shown.filter((line) => !line.faint)
-      .map((line) => `${line.name} ${line.y.at(-1)}`);
+    const last = this.shown.filter((line) => !line.faint && line.y.at(-1) !== null)
+      .map((line) => `${line.name} ${this.told(line.y.at(-1), 4)}`);
     this.drawing.setAttribute("aria-label",
       `${data.title} in ${data.unit}, last values: ${last.join(", ")}. Arrow keys read values.`);
   }
@@ -180,7 +184,7 @@ class Chart {
           x1: MARGIN.left, x2: width - MARGIN.right, y1: at, y2: at, class: "wb-grid",
         }),
         node("text", { x: MARGIN.left - 6, y: at + 4, "text-anchor": "end" },
-          tick.toFixed(y.digits)),
+          this.told(tick, y.digits)),
       );
     }
     const x = niceTicks(s.x0, s.x1, Math.max(2, width / 90));
@@ -201,6 +205,13 @@ class Chart {
   }
 
   drawMarks() {
+    const { rule } = this.data, { x0, x1, y0, y1 } = this.scale;
+    if (rule >= y0 && rule <= y1) {
+      const y = this.scale.y(rule);
+      this.drawing.append(node("line", {
+        x1: this.scale.x(x0), x2: this.scale.x(x1), y1: y, y2: y, class: "wb-mark",
+      }));
+    }
     if (this.at !== undefined) {
       const x = this.scale.x(this.at);
       this.drawing.append(node("line", {
@@ -252,7 +263,7 @@ class Chart {
     }
     lines.forEach((line, i) => {
       const value = line.y.at(-1);
-      this.entries[i].value.textContent = line.faint || value == null ? "" : value.toFixed(2);
+      this.entries[i].value.textContent = line.faint || value == null ? "" : this.told(value, 2);
       this.entries[i].button.setAttribute("aria-pressed", !this.hidden.has(line.name));
     });
   }
@@ -315,7 +326,7 @@ class Chart {
     this.tip.replaceChildren(node("div", { class: "wb-tip-step" }, `step ${thousands(step)}`),
       ...found.map(({ line, i }) => node("div", {}, sample(line),
         node("span", {}, line.name),
-        node("span", { class: "wb-value" }, line.y[i] === null ? "–" : line.y[i].toFixed(3)))));
+        node("span", { class: "wb-value" }, line.y[i] === null ? "–" : this.told(line.y[i], 3)))));
     const right = at < this.plot.clientWidth / 2;
     this.tip.style.left = right ? `${at + 10}px` : "";
     this.tip.style.right = right ? "" : `${this.plot.clientWidth - at + 10}px`;

@@ -1,13 +1,10 @@
-// The samples of a step: points, histograms, and the rows as text, with a slider over the steps.
+// The samples of a step: points, histograms, and the rows as text.
 const KEPT_TEXTS = 2000;
 const READ_AGAIN_MS = 1000;
-const OWN_KEYS = /^(Arrow(Left|Right|Up|Down)|Home|End|PageUp|PageDown)$/;
 
-class SampleWeightsView extends PanelView {
+class SampleWeightsView extends ScrubView {
   build(host) {
-    this.live = true;
-    this.step = null;
-    this.key = null;
+    this.part = "samples";
     this.hidden = new Set();
     this.texts = new Map();
     super.build(host);
@@ -21,35 +18,10 @@ class SampleWeightsView extends PanelView {
       new Bars(bars, { hidden: this.hidden, zero: true })];
     this.charts.push(this.cloud, ...this.bars);
     this.domainKeys = node("div", { class: "wb-legend" });
-    this.area.before(this.form, this.buildScrub(), this.domainKeys, area, this.buildRows());
-    // The notebook takes arrow keys for itself, also those of a focused slider.
-    this.root.addEventListener("keydown", (event) => {
-      if (OWN_KEYS.test(event.key)) event.stopPropagation();
-    });
+    const scrub = this.buildScrub("No rows yet", "Follow the newest step of the ledger");
+    this.area.before(this.form, scrub, this.domainKeys, area, this.buildRows());
     this.themes = new MutationObserver(() => this.cloud.samples && this.cloud.paint());
     this.themes.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
-  }
-
-  buildScrub() {
-    this.slider = node("input", {
-      type: "range", class: "wb-slider", min: 0, max: 0, step: 1, value: 0, disabled: "",
-      "aria-label": "Step shown",
-    });
-    this.slider.addEventListener("input", () => this.hold(Number(this.slider.value)));
-    this.stepText = node("span", { class: "wb-steps wb-shown-step" }, "No rows yet");
-    this.follow = node("button", {
-      type: "button", class: "wb-button", "aria-pressed": "true",
-      title: "Follow the newest step of the ledger",
-    }, "Live");
-    this.follow.addEventListener("click", () => {
-      if (this.live) return this.hold(Number(this.slider.value));
-      this.live = true;
-      this.ask();
-    });
-    this.facts = node("div", { class: "wb-facts" });
-    return node("div", { class: "wb-scrub" },
-      node("label", { class: "wb-scrub-line" }, this.stepText, this.slider), this.follow,
-      this.facts);
   }
 
   buildRows() {
@@ -65,29 +37,6 @@ class SampleWeightsView extends PanelView {
   }
 
   // --- messages ---
-
-  wants() {
-    return { ...super.wants(), step: this.live ? null : this.step, key: this.key };
-  }
-
-  hold(step) {
-    this.live = false;
-    this.step = step;
-    this.drawScrub();
-    this.ask();
-  }
-
-  // A slider moves faster than frames are drawn: the next one is asked for after the last.
-  ask() {
-    if (this.waiting) this.again = true;
-    else this.next();
-  }
-
-  next() {
-    this.waiting = true;
-    this.again = false;
-    super.next();
-  }
 
   read(sample) {
     const known = this.texts.get(sample);
@@ -111,38 +60,15 @@ class SampleWeightsView extends PanelView {
 
   draw(frame) {
     super.draw(frame);
-    if (frame.answers === "next") this.waiting = false;
-    if (frame.recorded) {
-      this.recorded = frame.recorded;
-      if (frame.samples) this.drawSamples(frame.samples);
-      this.drawScrub();
-    }
     if (frame.read) this.keep(frame.read);
-    if (this.again) this.next();
   }
 
-  drawScrub() {
-    if (!this.recorded) return;
-    const [first, last] = this.recorded;
-    this.slider.disabled = first === last;
-    this.slider.min = first;
-    this.slider.max = last;
-    if (this.live) this.slider.value = last;
-    const step = Number(this.slider.value);
-    this.slider.setAttribute("aria-valuetext", `step ${step}${this.live ? ", the newest" : ""}`);
-    setText(this.stepText, `Step ${thousands(step)} of ${thousands(first)} to ${thousands(last)}`);
-    this.follow.setAttribute("aria-pressed", this.live);
-    this.root.dataset.follows = this.live;
-  }
-
-  drawSamples(samples) {
-    this.key = samples.key;
-    this.root.dataset.shown = samples.step;
+  drawStep(samples) {
     this.root.dataset.rows = samples.rows;
     this.samples = samples;
     this.cloud.set(samples);
     this.bars.forEach((bars, i) => bars.set(samples.histograms[i], samples.domains));
-    this.drawFacts(samples);
+    this.drawFacts(this.factsOf(samples));
     this.drawKeys(samples.domains);
     this.missing.hidden = !samples.missing;
     if (samples.missing) {
@@ -151,15 +77,11 @@ class SampleWeightsView extends PanelView {
     for (const [side, list] of Object.entries(this.lists)) {
       list.replaceChildren(...samples[side].map((row) => this.card(row)));
     }
-    for (const chart of this.charts.slice(0, 2)) {
-      chart.at = samples.step;
-      chart.draw();
-    }
   }
 
-  drawFacts(samples) {
+  factsOf(samples) {
     const heaviest = samples.heaviest[0]?.weight;
-    const facts = [
+    return [
       ["Strategy", samples.policy],
       ["Temperature", samples.temperature === null ? null : String(+samples.temperature.toFixed(3))],
       ["Effective rows", `${samples.effective_rows.toFixed(1)} of ${samples.rows}`],
@@ -167,10 +89,6 @@ class SampleWeightsView extends PanelView {
       ["Correlation with loss", samples.correlation?.toFixed(2)],
       ["Without a finite loss", samples.left_out || null],
     ];
-    this.facts.replaceChildren(...facts
-      .filter(([, value]) => value !== null && value !== undefined)
-      .map(([name, value]) => node("span", { class: "wb-fact" },
-        node("span", { class: "wb-tile-label" }, name), node("span", {}, String(value)))));
   }
 
   drawKeys(domains) {
