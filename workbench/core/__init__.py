@@ -19,6 +19,7 @@ from workbench.core.protocols import (
     Selector,
     Stateful,
     StreamingReweighter,
+    SupplyMixer,
     TrackingMixer,
 )
 from workbench.core.random import RandomStreams, stream_seed
@@ -74,6 +75,7 @@ __all__ = [
     "Stateful",
     "StepOutcome",
     "StreamingReweighter",
+    "SupplyMixer",
     "TrackedNorms",
     "Tracking",
     "TrackingMixer",

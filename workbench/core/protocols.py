@@ -109,6 +109,15 @@ class ReferenceMixer(Mixer, Protocol):
 
 
 @runtime_checkable
+class SupplyMixer(Mixer, Protocol):
+    """A mixer whose proposals depend on how much of each domain there is."""
+
+    def supplied(self, rows_K: np.ndarray) -> None:
+        """From now on there are `rows_K` rows of each domain, int64 (K,): a selector chose."""
+        ...
+
+
+@runtime_checkable
 class AgentMixer(Mixer, Protocol):
     """A mixer that learns a policy other runs can use."""
 

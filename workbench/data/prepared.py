@@ -31,6 +31,12 @@ def sample_ids(domain_B: np.ndarray, row_B: np.ndarray) -> np.ndarray:
     return (domain_B.astype(np.int64) << DOMAIN_SHIFT) | row_B
 
 
+def split_ids(sample_id_B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Domain index and row index of each id, int64; the inverse of `sample_ids`."""
+    sample_id_B = np.asarray(sample_id_B, dtype=np.int64)
+    return sample_id_B >> DOMAIN_SHIFT, sample_id_B & ((1 << DOMAIN_SHIFT) - 1)
+
+
 class PreparedCorpus:
     """Read-only rows of a finished preparation; get one from `prepare` or `PreparedCorpus.open`.
 

@@ -10,6 +10,7 @@ Each epoch of a domain has an order of its own.  Shapes: B rows, T tokens, K dom
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,31 +18,61 @@ import torch
 
 from workbench.core import Batch, DataError, Mixture, RandomStreams, stream_seed
 from workbench.data.permutation import permute
-from workbench.data.prepared import PreparedCorpus, sample_ids
+from workbench.data.prepared import PreparedCorpus, sample_ids, split_ids
 
 _LOOKAHEAD_ROWS = 512
 
 
+@dataclass(frozen=True)
+class Supply:
+    """What a batch is drawn from, per domain: rows on offer, how often they were drawn, int64 and
+    float64 (K,), and the share of a batch that the mixture in use gives the domain."""
+
+    rows_K: np.ndarray
+    epochs_K: np.ndarray
+    share_K: np.ndarray
+
+
 class MixtureSampler:
-    """State fields: rows drawn so far per domain, the mixture, and its guaranteed rows."""
+    """State fields: rows drawn so far per domain, the mixture, and its guaranteed rows.
+
+    What the rows were restricted to is not part of it: restrict before loading a state.
+    """
 
     def __init__(self, corpus: PreparedCorpus, *, batch_rows: int, seed: int):
         self.corpus = corpus
         self.batch_rows = batch_rows
+        self._seed = seed
         self._streams = RandomStreams(seed)
-        self._drawn_K = np.zeros(len(corpus.domains), dtype=np.int64)
-        self._orders = [
-            _RowOrder(name, int(rows), seed)
-            for name, rows in zip(corpus.domains, corpus.rows_K, strict=True)
-        ]
+        self.restrict(None)
         self._probability_K: np.ndarray | None = None
         self._guaranteed_rows = 0
+
+    def restrict(self, sample_id_N: np.ndarray | None) -> None:
+        """Draw from these rows alone, or from all; the count of drawn rows starts again.
+
+        A domain without a row among them is left out, and its share goes to the others.
+        """
+        domains = self.corpus.domains
+        if sample_id_N is None:
+            self._chosen: list[np.ndarray] | None = None
+            self._rows_K = self.corpus.rows_K
+        else:
+            domain_N, row_N = split_ids(np.sort(sample_id_N))
+            self._chosen = [row_N[domain_N == k] for k in range(len(domains))]
+            self._rows_K = np.array([len(rows) for rows in self._chosen], dtype=np.int64)
+        self._drawn_K = np.zeros(len(domains), dtype=np.int64)
+        self._orders = [
+            _RowOrder(name, int(rows), self._seed)
+            for name, rows in zip(domains, self._rows_K, strict=True)
+        ]
 
     def set_mixture(self, mixture: Mixture) -> None:
         """Use `mixture` from the next draw on; uniform if never called.
 
         Raises:
-            DataError: other domains than the corpus, or a domain with too few rows for a batch.
+            DataError: other domains than the corpus, a domain with too few rows for a batch, or
+                none of the domains it wants is among the rows that were chosen.
             PolicyError: more guaranteed rows than a batch has.
         """
         if mixture.domains != self.corpus.domains:
@@ -51,6 +82,13 @@ class MixtureSampler:
                 remedy="give the domains of the corpus in its order",
             )
         effective_K = mixture.effective_K(self.batch_rows)
+        if not mixture.probability_K[self._rows_K > 0].sum() > 0:
+            shares = zip(mixture.domains, mixture.probability_K, strict=True)
+            wanted = [name for name, p in shares if p > 0]
+            raise DataError(
+                f"no chosen row is of the domains that the mixture asks for: {', '.join(wanted)}",
+                remedy="raise the mixer's floor, or selection.share",
+            )
         for name, p, rows in zip(mixture.domains, effective_K, self.corpus.rows_K, strict=True):
             if p > 0 and rows < self.batch_rows:
                 raise DataError(
@@ -66,19 +104,28 @@ class MixtureSampler:
         if self._probability_K is None:
             self.set_mixture(Mixture.uniform(self.corpus.domains))
         assert self._probability_K is not None
-        mixture = Mixture(self.corpus.domains, self._probability_K, self._guaranteed_rows)
         draw_B = self._streams.at("sampler", step).random(self.batch_rows)
-        cumulative_K = np.cumsum(self._probability_K)
+        cumulative_K = np.cumsum(self._probability_K * (self._rows_K > 0))
         domain_B = np.searchsorted(cumulative_K, draw_B * cumulative_K[-1], side="right")
-        guaranteed = np.repeat(np.arange(len(cumulative_K)), self._guaranteed_rows)
+        guaranteed = np.repeat(np.flatnonzero(self._rows_K), self._guaranteed_rows)
         domain_B[: len(guaranteed)] = guaranteed
         row_B = np.empty(self.batch_rows, dtype=np.int64)
         for domain in np.flatnonzero(np.bincount(domain_B, minlength=len(cumulative_K))):
             mine = domain_B == domain
             count = int(mine.sum())
-            row_B[mine] = self._orders[domain].rows(int(self._drawn_K[domain]), count)
+            place_B = self._orders[domain].rows(int(self._drawn_K[domain]), count)
+            row_B[mine] = place_B if self._chosen is None else self._chosen[domain][place_B]
             self._drawn_K[domain] += count
-        return self._batch(domain_B, row_B, mixture.effective_K(self.batch_rows)[domain_B])
+        return self._batch(domain_B, row_B, self._share_K()[domain_B])
+
+    def _share_K(self) -> np.ndarray:
+        """Expected share of a batch, float64 (K,), zero for a domain that has no row."""
+        assert self._probability_K is not None
+        offered_K, share_K = self._rows_K > 0, self._probability_K
+        if not offered_K.all():
+            share_K = share_K * offered_K / share_K[offered_K].sum()
+        given_K = self._guaranteed_rows * offered_K
+        return (given_K + (self.batch_rows - given_K.sum()) * share_K) / self.batch_rows
 
     def _batch(self, domain_B: np.ndarray, row_B: np.ndarray, probability_B: np.ndarray) -> Batch:
         sample_id_B = sample_ids(domain_B, row_B)
@@ -87,9 +134,19 @@ class MixtureSampler:
         return Batch(tokens_BT, labels_BT, sample_id_B, domain_B, probability_B)
 
     @property
+    def rows_K(self) -> np.ndarray:
+        """Rows on offer, int64 per domain."""
+        return self._rows_K
+
+    @property
     def epochs_K(self) -> np.ndarray:
         """Rows drawn over rows available, float64 per domain."""
-        return self._drawn_K / np.maximum(self.corpus.rows_K, 1)
+        return self._drawn_K / np.maximum(self._rows_K, 1)
+
+    @property
+    def supply(self) -> Supply:
+        """Of the batch drawn last."""
+        return Supply(self._rows_K, self.epochs_K, self._share_K())
 
     def state_dict(self) -> dict[str, Any]:
         drawn = dict(zip(self.corpus.domains, self._drawn_K.tolist(), strict=True))

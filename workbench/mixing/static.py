@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Static:
 
     Args:
         task: the domains, supplied by the loop.
-        mixture: `uniform`, `natural` (in proportion to training tokens), a published vector (see
+        mixture: `uniform`, `natural` (in proportion to the rows on offer), a published vector (see
             `published`), a .json file that `batch.find_mixture` wrote, or a mapping from domain
             to a non-negative number; missing domains get 0, the rest is scaled to sum 1.
         stages: first step of a stage -> its mixture, in place of `mixture`; the first starts at 0.
@@ -52,11 +53,20 @@ class Static:
         guaranteed_rows: int = 0,
     ):
         check_floor(task, floor, guaranteed_rows)
+        self._task, self._floor, self._guaranteed_rows = task, floor, guaranteed_rows
+        self._asked = _first_steps(stages or {0: mixture})
+        self.supplied(task.rows_K)
+
+    def supplied(self, rows_K: np.ndarray) -> None:
+        """Natural mixtures follow the rows on offer."""
+        task = replace(self._task, rows_K=rows_K)
         self._stages = {
             first: Mixture(
-                task.names, with_floor(_probabilities(task, each), floor), guaranteed_rows
+                task.names,
+                with_floor(_probabilities(task, each), self._floor),
+                self._guaranteed_rows,
             )
-            for first, each in _first_steps(stages or {0: mixture}).items()
+            for first, each in self._asked.items()
         }
 
     def propose(self, step: int) -> Mixture:

@@ -41,6 +41,8 @@ REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
     ),
     "held_out": ("losses", "mean_nats"),
     "checkpoint": (),
+    "selecting": ("stage", "done", "total"),
+    "selected": ("rows", "tokens", "budget_tokens", "seconds", "domains"),
     "set": ("changes",),
     "paused": (),
     "unpaused": (),
@@ -53,6 +55,8 @@ REQUIRED_FIELDS: dict[str, tuple[str, ...]] = {
 
 MEASUREMENTS = frozenset({"step", "held_out"})
 """Kinds that the loop writes again when it resumes; all others are history and stay."""
+AT_BOUNDARY = frozenset({"checkpoint", "selecting", "selected"})
+"""Kinds that a checkpoint of their own step has behind it: a rewind drops those of later steps."""
 _ENDS = frozenset({"stopped", "finished", "failed"})
 LIFECYCLE = _ENDS | {"started", "resumed", "paused", "unpaused"}
 
@@ -169,7 +173,7 @@ class EventLog:
             sync(self.path)
 
     def rewind(self, step: int, *, keep_changes: bool = True) -> None:
-        """Drop measurements of `step` and later, and notes of checkpoints after it, in one move."""
+        """Drop measurements of `step` and later, and what was done at boundaries after it."""
         gone = MEASUREMENTS if keep_changes else MEASUREMENTS | {"set"}
         kept = [item for item in self.read() if not _is_future(item, step, gone)]
         with aside_file(self.path) as temporary:
@@ -177,7 +181,7 @@ class EventLog:
 
 
 def _is_future(item: dict[str, Any], step: int, kinds: frozenset[str]) -> bool:
-    if item["kind"] == "checkpoint":
+    if item["kind"] in AT_BOUNDARY:
         return item["step"] > step
     return item["kind"] in kinds and item["step"] >= step
 

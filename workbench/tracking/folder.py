@@ -4,7 +4,8 @@
     with folder.lock():
         folder.append("started", 0)
 
-`config.json`, `events.jsonl`, `ledger/*.parquet`, `checkpoints/step_N/`, `summary.json`, `.lock`.
+`config.json`, `events.jsonl`, `ledger/*.parquet`, `checkpoints/step_N/`, `selection/step_N/`,
+`summary.json`, `.lock`.
 Files are written aside, forced to disk and renamed, or appended line by line.
 """
 
@@ -23,10 +24,10 @@ from typing import Any, Literal
 import numpy as np
 
 from workbench.core import RunError
-from workbench.tracking import durable, encoding, events, ledger
+from workbench.tracking import durable, encoding, events, ledger, selection
 
 Status = Literal["running", "paused", "finished", "stopped", "failed", "interrupted"]
-_CHECKPOINT = re.compile(r"step_(\d+)")
+_STEP = re.compile(r"step_(\d+)")
 _LOCK_PATIENCE_SECONDS = 0.3
 _FORMAT = 1
 
@@ -118,8 +119,8 @@ class RunFolder:
         try:
             with self._turn, durable.writing(self.path, self.path):
                 self._log.repair()
-                for folder in (self.path, self.path / "ledger", self.path / "checkpoints"):
-                    durable.clear_leftovers(folder)
+                for part in ("", "ledger", "checkpoints", "selection"):
+                    durable.clear_leftovers(self.path / part)
             yield self
         finally:
             self._release()
@@ -242,9 +243,12 @@ class RunFolder:
 
     def checkpoints(self) -> list[int]:
         """Steps with a complete checkpoint, ascending."""
-        folder = self.path / "checkpoints"
+        return self._steps_in("checkpoints")
+
+    def _steps_in(self, part: str) -> list[int]:
+        folder = self.path / part
         names = os.listdir(folder) if folder.is_dir() else []
-        return sorted(int(match[1]) for name in names if (match := _CHECKPOINT.fullmatch(name)))
+        return sorted(int(match[1]) for name in names if (match := _STEP.fullmatch(name)))
 
     def checkpoint_path(self, step: int) -> Path:
         """Folder of the checkpoint taken before step `step` ran, whether it exists or not."""
@@ -278,8 +282,8 @@ class RunFolder:
         """Make the record end where the checkpoint of `step` was taken, ready to resume there.
 
         Drops `step` and `held_out` events and ledger rows with step >= `step`, later checkpoints
-        and the summary.  Control events stay, so that a `set` still to come is applied again;
-        without `keep_changes`, `set` events of `step` and later go too.
+        and selections, and the summary.  Control events stay, so that a `set` still to come is
+        applied again; without `keep_changes`, `set` events of `step` and later go too.
         Killed at any moment, it can be repeated with the same result.
 
         Raises:
@@ -295,9 +299,48 @@ class RunFolder:
             # events and rows before it are still there.
             for later in reversed([s for s in self.checkpoints() if s > step]):
                 durable.remove_folder(self.checkpoint_path(later))
+            for later in reversed([s for s in self.selections() if s > step]):
+                durable.remove_folder(self.path / "selection" / f"step_{later:09d}")
             (self.path / "summary.json").unlink(missing_ok=True)
             ledger.rewind(self.path / "ledger", step)
             self._log.rewind(step, keep_changes=keep_changes)
+
+    # --- selections ---
+
+    def write_selection(
+        self, step: int, tables: Mapping[str, Mapping[str, Any]], manifest: Mapping[str, Any]
+    ) -> None:
+        """What a selector chose before `step`: selection/step_N/, one parquet file a table.
+
+        Raises:
+            RunError: the columns of a table differ in length, or the disk is full.
+        """
+        path = self.path / "selection" / f"step_{step:09d}"
+        with self._aside(path) as aside:
+            for name, columns in tables.items():
+                selection.write_table(aside / f"{name}.parquet", columns)
+            (aside / "manifest.json").write_bytes(encoding.encode(dict(manifest), indent=2))
+
+    def selections(self) -> list[int]:
+        """Steps before which a selector chose, ascending."""
+        return self._steps_in("selection")
+
+    def selection(self, step: int | None = None) -> selection.SelectionRecord:
+        """A selector's choice, the last one when `step` is None.
+
+        Raises:
+            RunError: nothing was chosen before that step.
+        """
+        steps = self.selections()
+        wanted = step if step is not None or not steps else steps[-1]
+        if wanted not in steps:
+            raise RunError(
+                f"{self.path} has no selection" + ("" if wanted is None else f" of step {wanted}"),
+                remedy=f"choose one of: {', '.join(map(str, steps))}"
+                if steps
+                else "set RunConfig.selector, such as selector='quad'",
+            )
+        return selection.SelectionRecord(self.path / "selection" / f"step_{wanted:09d}")
 
     # --- summary ---
 

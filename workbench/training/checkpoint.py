@@ -16,9 +16,9 @@ from workbench.config import RunConfig
 from workbench.core import AgentMixer, RunError
 from workbench.tracking import RunFolder
 from workbench.tracking.durable import aside_file
+from workbench.training.finished import STATE_FILE
 from workbench.training.state import TrainState
 
-STATE_FILE = "state.pt"
 DIGEST_FILE = "state.blake2b"
 AGENT_FILE = "agent.pt"
 """The policy a run's mixer has learned, for `agent=` of another run's mixer."""

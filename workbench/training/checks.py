@@ -7,7 +7,8 @@ check_fits(config, corpus)          # against the rows and the batch, before a r
 from __future__ import annotations
 
 import workbench.mixing
-import workbench.reweighting  # noqa: F401  (imported for what they register)
+import workbench.reweighting
+import workbench.selection  # noqa: F401  (imported for what they register)
 from workbench.config import POLICY_SLOTS, Policy, RunConfig
 from workbench.core import (
     MIXERS,
@@ -21,6 +22,7 @@ from workbench.core import (
 )
 from workbench.data import MixtureSampler, PreparedCorpus
 from workbench.training.ranks import Ranks
+from workbench.training.selecting import check_selection
 from workbench.training.signals import check_needs
 
 FEW_ROWS = 4
@@ -62,6 +64,8 @@ def check_fits(config: RunConfig, corpus: PreparedCorpus) -> list[str]:
             for a batch, a scope that cannot do what the options ask for.
     """
     check_policies(config)
+    if config.selector is not None:
+        check_selection(config, corpus)
     world, rows = Ranks.here().world, config.training.batch_rows
     if rows < world:
         raise ConfigError(

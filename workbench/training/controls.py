@@ -53,6 +53,12 @@ class Controls:
         with self._condition:
             return list(self._asked.changes)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for; for long work between two steps."""
+        with self._condition:
+            return self._asked.stop
+
     def take(self) -> Asked:
         """What is asked now; the changes are handed over once."""
         with self._condition:

@@ -8,19 +8,14 @@ Shapes: b rows, T tokens.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from workbench.config import RunConfig
-from workbench.core import IGNORE_INDEX, PolicyError
+from workbench.core import IGNORE_INDEX
 from workbench.data import PreparedCorpus
 from workbench.kernels import chunked_token_loss
-from workbench.models import Decoder, build_model
-from workbench.tracking import RunFolder
-
-STATE_FILE = "state.pt"
+from workbench.models import Decoder
+from workbench.training.finished import finished_model
 
 
 class ExcessLoss:
@@ -31,35 +26,8 @@ class ExcessLoss:
 
     @classmethod
     def of(cls, path: str, corpus: PreparedCorpus, device: str) -> ExcessLoss:
-        """The model of a run's newest checkpoint.
-
-        Raises:
-            PolicyError: no run or no checkpoint there, or it was trained on other text or rows.
-        """
-        if not RunFolder.holds_run(Path(path)):
-            raise PolicyError(
-                f"reference '{path}' is no run folder", remedy="train a reference run first"
-            )
-        folder = RunFolder.open(path)
-        if folder.environment.get("prepared") != corpus.path.name:
-            raise PolicyError(
-                f"reference '{path}' was trained on other text, rows or tokens",
-                remedy="train it with the same corpus, tokenizer and context_tokens",
-            )
-        steps = folder.checkpoints()
-        if not steps:
-            raise PolicyError(f"reference '{path}' has no checkpoint", remedy="let it finish")
-        saved = torch.load(
-            folder.checkpoint_path(steps[-1]) / STATE_FILE, weights_only=True, map_location="cpu"
-        )
-        model = build_model(
-            RunConfig(**saved["config"]).model,
-            vocab_size=corpus.vocab_size,
-            context_tokens=corpus.context_tokens,
-            seed=0,
-        )
-        model.load_state_dict(saved["model"])
-        return cls(model.to(device))
+        """The model of a run's newest checkpoint; raises what `finished_model` raises."""
+        return cls(finished_model(path, corpus, "reference").to(device))
 
     @torch.no_grad()
     def rows(self, model: Decoder, tokens_bT: Tensor, labels_bT: Tensor) -> Tensor:

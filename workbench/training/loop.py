@@ -2,7 +2,8 @@
 
     Loop(state, folder, controls, callbacks).run()
 
-At a step boundary N (N steps are done): evaluate, checkpoint, apply what was asked, then step N.
+At a step boundary N (N steps are done): evaluate, select, checkpoint, apply what was asked, then
+step N.
 Between boundaries nothing is read from the device, printed or written.
 """
 
@@ -31,10 +32,14 @@ from workbench.tracking import RunFolder
 from workbench.training import checkpoint
 from workbench.training.checks import check_fits
 from workbench.training.controls import Controls
-from workbench.training.record import REMEDY, Recorder
+from workbench.training.record import REMEDY, Recorder, plain
 from workbench.training.state import TrainState
 from workbench.training.step import NonFiniteStep, Stepped, train_step
 
+POOL_USED_UP = (
+    "every row of the pool was chosen once, so the last choice stays; train fewer steps, select "
+    "less often, or give the corpus more text (max_domain_mb)"
+)
 LIVE_TRAINING_FIELDS = (
     "total_steps",
     "record_every_steps",
@@ -43,6 +48,14 @@ LIVE_TRAINING_FIELDS = (
     "keep_checkpoints",
     "evaluate_every_steps",
 )
+
+
+SELECTING_EVERY_SECONDS = 0.5
+"""Least time between two events of the same stage of a selection."""
+
+
+class StopAsked(Exception):
+    """A stop was asked for while a selector was at work."""
 
 
 class Callback(Protocol):
@@ -89,6 +102,8 @@ class Loop:
                     break
                 self._step()
             self._end("stopped" if state.step < state.config.training.total_steps else "finished")
+        except StopAsked:
+            self._end("stopped")
         except BaseException as error:
             self._fail(error)
             raise
@@ -124,10 +139,11 @@ class Loop:
         began: float,
         diagnostics: Mapping[str, Any],
     ) -> None:
-        epochs_K = self.state.sampler.epochs_K
+        state, supply = self.state, self.state.sampler.supply
         seconds = time.perf_counter() - began
-        steps_left = self.state.config.training.total_steps - stepped.outcome.step - 1
-        self.recorder.add(stepped, batch, mixture, epochs_K, seconds, diagnostics, steps_left)
+        steps_left = state.config.training.total_steps - stepped.outcome.step - 1
+        choice = state.selecting.choice if state.selecting else None
+        self.recorder.add(stepped, batch, mixture, supply, seconds, diagnostics, steps_left, choice)
 
     def _worries(self) -> list[str]:
         """What holds now and a user should know: of the mixer, and domains read many times."""
@@ -142,12 +158,43 @@ class Loop:
         self._warned = set(messages)
 
     def _boundary(self) -> None:
-        """Evaluate and checkpoint where they are due, in this order on a resume too."""
+        """Evaluate, select and checkpoint where they are due, in this order on a resume too."""
         step, training = self.state.step, self.state.config.training
         if step % training.evaluate_every_steps == 0:
             self._evaluate()
-        if step % training.checkpoint_every_steps == 0:
+        # A choice can take long, so it is saved at once.
+        if self._select() or step % training.checkpoint_every_steps == 0:
             self._checkpoint()
+
+    def _select(self) -> bool:
+        """Let the selector choose, where it is due; whether it did."""
+        state, selecting = self.state, self.state.selecting
+        last = state.step >= state.config.training.total_steps
+        if selecting is None or last or not selecting.due(state.step):
+            return False
+        if selecting.choice is not None and not selecting.left_tokens:
+            self._warn_while([*self._warned, POOL_USED_UP])
+            return False
+        self._flush()
+        told: dict[str, float] = {}
+        selecting.relay.to = lambda event: self._watch(event, told)
+        state.offer(selecting.choose(state.step, state.model))
+        assert selecting.record is not None and selecting.tables is not None
+        self.folder.write_selection(state.step, selecting.tables, selecting.record)
+        self._emit("selected", **plain(selecting.record))
+        self._saved_step = None
+        return True
+
+    def _watch(self, event: Mapping[str, Any], told: dict[str, float]) -> None:
+        """Events of a selection: every round of a bandit, and other stages now and then."""
+        if self.controls.stopping:
+            raise StopAsked
+        stage, now = str(event["stage"]), time.monotonic()
+        over = event.get("done") == event.get("total")
+        if stage == "pull" or over or now - told.get(stage, 0.0) >= SELECTING_EVERY_SECONDS:
+            told[stage] = now
+            known = {"done": None, "total": None, **event}
+            self._emit("selecting", **plain(known))
 
     def _evaluate(self) -> None:
         if self._evaluated_step == self.state.step:
@@ -312,6 +359,7 @@ def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
         "steps": len(steps),
         "tokens": tokens,
         "train_seconds": busy_seconds,
+        "select_seconds": sum(event["seconds"] for event in folder.events("selected")),
         "evaluate_seconds": sum(event.get("seconds", 0.0) for event in held_out),
         "tokens_per_second": tokens / busy_seconds if busy_seconds else None,
         "final_loss": steps[-1]["loss"] if steps else None,

@@ -1,6 +1,6 @@
 """What each step showed, collected on the device and read back a few steps at a time.
 
-    recorder.add(stepped, batch, mixture, epochs_K, seconds)     # hot loop: keeps references only
+    recorder.add(stepped, batch, mixture, supply, seconds, …)     # hot loop: keeps references only
     events = recorder.flush()                                    # one transfer for all of them
 
 Shapes: S steps waiting, B rows of a step, K domains.
@@ -17,7 +17,9 @@ import torch
 
 from workbench.core import IGNORE_INDEX, Batch, Mixture, NumericsError, Signal
 from workbench.data import PreparedCorpus
+from workbench.data.sampler import Supply
 from workbench.tracking import RunFolder
+from workbench.training.selecting import Choice
 from workbench.training.step import Stepped
 
 EXCERPT_CHARACTERS = 80
@@ -28,10 +30,11 @@ class _Waiting:
     stepped: Stepped
     batch: Batch
     mixture: Mixture
-    epochs_K: np.ndarray
+    supply: Supply
     seconds: float
     diagnostics: Mapping[str, Any]
     steps_left: int
+    choice: Choice | None
 
 
 class Recorder:
@@ -48,13 +51,14 @@ class Recorder:
         stepped: Stepped,
         batch: Batch,
         mixture: Mixture,
-        epochs_K: np.ndarray,
+        supply: Supply,
         seconds: float,
         diagnostics: Mapping[str, Any],
         steps_left: int,
+        choice: Choice | None = None,
     ) -> None:
         """Keep a finished step, with the mixer's own diagnostics of it, until `flush`."""
-        entry = _Waiting(stepped, batch, mixture, epochs_K, seconds, diagnostics, steps_left)
+        entry = _Waiting(stepped, batch, mixture, supply, seconds, diagnostics, steps_left, choice)
         self._waiting.append(entry)
 
     @property
@@ -93,8 +97,10 @@ class Recorder:
         """Write the ledger rows read back so far as one part."""
         if not self._rows:
             return
+        names = dict.fromkeys(name for rows in self._rows for name in rows)
         columns = {
-            name: np.concatenate([rows[name] for rows in self._rows]) for name in self._rows[0]
+            name: np.concatenate([rows.get(name, _unknown(rows["step"])) for rows in self._rows])
+            for name in names
         }
         first, last = int(self._rows[0]["step"][0]), int(self._rows[-1]["step"][0])
         self._folder.write_ledger(columns, first, last)
@@ -102,9 +108,9 @@ class Recorder:
 
     def _epochs_projected(self, entry: _Waiting) -> dict[str, float]:
         """How often each domain's rows will have been drawn if its share stays as it is."""
-        rows = len(entry.batch)
-        rest_K = entry.steps_left * rows * entry.mixture.effective_K(rows) / self._corpus.rows_K
-        return _by_domain(entry.mixture, entry.epochs_K + rest_K)
+        supply, rows = entry.supply, entry.steps_left * len(entry.batch)
+        rest_K = rows * supply.share_K / np.maximum(supply.rows_K, 1)
+        return _by_domain(entry.mixture, supply.epochs_K + rest_K)
 
     def _read_back(self) -> tuple[np.ndarray, ...]:
         outcomes = [entry.stepped.outcome for entry in self._waiting]
@@ -119,6 +125,7 @@ class Recorder:
         self, entry: _Waiting, loss_B: np.ndarray, weight_B: np.ndarray
     ) -> dict[str, np.ndarray]:
         names = np.array(self._corpus.domains, dtype=object)
+        judged = entry.choice.columns(entry.batch.sample_id_B) if entry.choice else {}
         return {
             "step": np.full(len(entry.batch), entry.stepped.outcome.step, dtype=np.int32),
             "sample_id": entry.batch.sample_id_B,
@@ -126,6 +133,7 @@ class Recorder:
             "probability": entry.batch.probability_B.astype(np.float32),
             "loss": loss_B,
             "weight": weight_B,
+            **judged,
         }
 
     def _non_finite(self, entry: _Waiting, bad_B: np.ndarray) -> NumericsError:
@@ -180,14 +188,14 @@ def _step_event(
         "loss_min": float(loss.min(initial=np.inf)),
         "loss_max": float(loss.max(initial=-np.inf)),
         "mixture": entry.mixture.as_dict(),
-        "effective_mixture": _by_domain(entry.mixture, entry.mixture.effective_K(len(loss_B))),
-        "epochs": _by_domain(entry.mixture, entry.epochs_K),
+        "effective_mixture": _by_domain(entry.mixture, entry.supply.share_K),
+        "epochs": _by_domain(entry.mixture, entry.supply.epochs_K),
         "sample_share": {},
         "weight_share": {},
         "domain_loss": {},
     }
     if entry.diagnostics:
-        event["mixer"] = _plain(entry.diagnostics)
+        event["mixer"] = plain(entry.diagnostics)
     if entry.stepped.outcome.signals:
         event["signals"] = _signals(entry.stepped.outcome.signals)
     event.update({name: float(value) for name, value in entry.stepped.diagnostics.items()})
@@ -220,18 +228,23 @@ def _signals(signals: Mapping[Signal, Any]) -> dict[str, Any]:
     if Signal.TRACKED_NORMS in signals:
         norms = signals[Signal.TRACKED_NORMS]
         found["weight_norms"], found["change_norms"] = norms.weight_L, norms.change_L
-    return _plain(found)
+    return plain(found)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON types, floats to six digits: an event is read by people and drawn as curves."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
+        return {str(name): plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, (float, np.floating)):
         return float(f"{value:.6g}") if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
+
+
+def _unknown(step_B: np.ndarray) -> np.ndarray:
+    """An optional column of a step that has none."""
+    return np.full(len(step_B), np.nan, dtype=np.float32)
 
 
 def _correlation(weight: np.ndarray, loss: np.ndarray) -> float:

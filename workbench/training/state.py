@@ -18,6 +18,7 @@ from workbench.core import (
     RandomStreams,
     ReferenceMixer,
     Reweighter,
+    SupplyMixer,
     stream_seed,
 )
 from workbench.data import MixtureSampler, PreparedCorpus
@@ -25,6 +26,7 @@ from workbench.models import Decoder, build_model
 from workbench.training.checks import build_mixer, build_reweighter
 from workbench.training.excess import ExcessLoss
 from workbench.training.optimizer import apply_settings, build_optimizer
+from workbench.training.selecting import Choice, Selecting, build_selecting
 from workbench.training.signals import Signals
 
 
@@ -33,7 +35,7 @@ class TrainState:
     """A run at a step boundary.
 
     State fields: step, config (with the changes made so far), model, optimizer, sampler, mixer,
-    reweighter, streams.  `corpus` is read-only and identified by its content hash.
+    reweighter, streams, selecting.  `corpus` is read-only and identified by its content hash.
     """
 
     config: RunConfig
@@ -45,6 +47,7 @@ class TrainState:
     reweighter: Reweighter
     streams: RandomStreams
     signals: Signals
+    selecting: Selecting | None = None
     step: int = 0
 
     def change(self, config: RunConfig, *, carry: bool = True) -> None:
@@ -58,6 +61,7 @@ class TrainState:
         mixer, signals, reweighter = self.mixer, self.signals, self.reweighter
         if config.mixer != self.config.mixer:
             mixer = build_mixer(config, self.corpus)
+            self._tell_supply(mixer)
             signals = build_signals(config, self.corpus, self.model, mixer)
             if carry:
                 _carry(self.mixer, mixer, config.mixer.name)
@@ -68,6 +72,15 @@ class TrainState:
         self.mixer, self.signals, self.reweighter = mixer, signals, reweighter
         apply_settings(self.optimizer, config.optimizer)
         self.config = config
+
+    def offer(self, choice: Choice) -> None:
+        """From now on draw from the chosen rows alone."""
+        self.sampler.restrict(choice.sample_id_n)
+        self._tell_supply(self.mixer)
+
+    def _tell_supply(self, mixer: Mixer) -> None:
+        if isinstance(mixer, SupplyMixer) and self.selecting and self.selecting.choice:
+            mixer.supplied(self.sampler.rows_K)
 
     @property
     def draws(self) -> bool:
@@ -94,6 +107,7 @@ class TrainState:
                 "state": self.reweighter.state_dict(),
             },
             "streams": self.streams.state_dict(),
+            "selecting": None if self.selecting is None else self.selecting.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -101,6 +115,10 @@ class TrainState:
         self.step = state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.selecting is not None:
+            self.selecting.load_state_dict(state["selecting"])
+            if self.selecting.choice is not None:
+                self.offer(self.selecting.choice)
         self.sampler.load_state_dict(state["sampler"])
         self.mixer.load_state_dict(state["mixer"]["state"])
         self.reweighter.load_state_dict(state["reweighter"]["state"])
@@ -140,6 +158,7 @@ def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
         reweighter=build_reweighter(config.reweighter),
         streams=RandomStreams(config.seed),
         signals=build_signals(config, corpus, model, mixer),
+        selecting=build_selecting(config, corpus),
     )
 
 

@@ -1,0 +1,266 @@
+"""The selector's part in a run: when it chooses, from what, with which model, and what it chose.
+
+    selecting = build_selecting(config, corpus)
+    if selecting is not None and selecting.due(step):
+        choice = selecting.choose(step, model)          # the loop restricts the sampler to it
+
+Shapes: N rows of the pool, n chosen rows, B rows of a batch, K domains.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.config import RunConfig, SelectionConfig
+from workbench.core import (
+    SELECTORS,
+    PolicyError,
+    Pool,
+    Progress,
+    Selection,
+    SelectionTask,
+    Selector,
+    silent,
+    stream_seed,
+)
+from workbench.data import PreparedCorpus
+from workbench.models import Decoder
+from workbench.selection import reference_rows
+from workbench.training.finished import finished_model
+
+UNKNOWN_CLUSTER = -1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Chosen rows in order of their ids, with what is known of each.
+
+    sample_id_n: int64, ascending; cluster_n: int32, `UNKNOWN_CLUSTER` where there is none;
+    influence_n: float32, NaN where the row was not scored.
+    """
+
+    sample_id_n: np.ndarray
+    cluster_n: np.ndarray
+    influence_n: np.ndarray
+
+    @classmethod
+    def of(cls, selection: Selection) -> Choice:
+        order_n, rows = np.argsort(selection.sample_id_N), len(selection)
+        cluster_n, influence_n = selection.cluster_N, selection.influence_N
+        if cluster_n is None:
+            cluster_n = np.full(rows, UNKNOWN_CLUSTER)
+        if influence_n is None:
+            influence_n = np.full(rows, np.nan)
+        return cls(
+            np.asarray(selection.sample_id_N, dtype=np.int64)[order_n],
+            np.asarray(cluster_n, dtype=np.int32)[order_n],
+            np.asarray(influence_n, dtype=np.float32)[order_n],
+        )
+
+    def columns(self, sample_id_B: np.ndarray) -> dict[str, np.ndarray]:
+        """What the ledger keeps of chosen rows, NaN where nothing is known."""
+        place_B = np.searchsorted(self.sample_id_n, sample_id_B)
+        cluster_B = self.cluster_n[place_B].astype(np.float64)
+        cluster_B[cluster_B == UNKNOWN_CLUSTER] = np.nan
+        return {"cluster": cluster_B, "influence": self.influence_n[place_B]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: torch.from_numpy(getattr(self, name)) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Choice:
+        return cls(**{name: state[name].numpy() for name in cls.__dataclass_fields__})
+
+
+class Relay:
+    """Progress of a selector, passed on to whoever watches at the time."""
+
+    def __init__(self):
+        self.to: Progress = silent
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        self.to(event)
+
+
+@dataclass
+class Selecting:
+    """State fields: the selector's, the step of the last choice, the choice, all rows ever chosen.
+
+    judge: model of another run that judges instead of the run's own; batch_tokens: of one step.
+    record, tables: what the run folder keeps of the last choice.
+    """
+
+    selector: Selector
+    config: SelectionConfig
+    corpus: PreparedCorpus
+    judge: Decoder | None
+    batch_tokens: int
+    relay: Relay
+    step: int | None = None
+    choice: Choice | None = None
+    offered_N: np.ndarray | None = None
+    record: dict[str, Any] | None = None
+    tables: dict[str, dict[str, Any]] | None = None
+
+    def due(self, step: int) -> bool:
+        """Whether the selector should choose before this step."""
+        first, every = self.config.first_step, self.config.every_steps
+        if step == self.step or step < first:
+            return False
+        return step == first or (every is not None and (step - first) % every == 0)
+
+    def choose(self, step: int, model: Decoder) -> Choice:
+        """Let the selector choose from the rows it has not chosen before; raises what it raises."""
+        began = time.perf_counter()
+        pool = self._pool()
+        budget_tokens = self._budget(pool)
+        selection = self.selector.select(pool, budget_tokens, self.judge or model)
+        self.choice, self.step = Choice.of(selection), step
+        before_N = np.empty(0, np.int64) if self.offered_N is None else self.offered_N
+        self.offered_N = np.union1d(before_N, self.choice.sample_id_n)
+        seconds = time.perf_counter() - began
+        self.record = self._record(selection, pool, budget_tokens, seconds)
+        self.tables = {"selected": self._selected(selection), **self._named()}
+        return self.choice
+
+    @property
+    def left_tokens(self) -> int:
+        """Tokens of the rows never chosen."""
+        return int(self._pool().tokens_N.sum())
+
+    def _pool(self) -> Pool:
+        pool = self.corpus.pool()
+        if self.offered_N is None:
+            return pool
+        open_N = ~np.isin(pool.sample_id_N, self.offered_N, assume_unique=True)
+        return Pool(pool.sample_id_N[open_N], pool.domain_N[open_N], pool.tokens_N[open_N])
+
+    def _budget(self, pool: Pool) -> int:
+        available = int(pool.tokens_N.sum())
+        if self.config.budget_tokens is not None:
+            wanted = self.config.budget_tokens
+        elif self.config.every_steps is not None:
+            wanted = self.config.every_steps * self.batch_tokens
+        else:
+            wanted = int(self.config.share * available)
+        # Online, the last choice takes what is left.
+        return wanted if self.offered_N is None else min(wanted, available)
+
+    def _record(
+        self, selection: Selection, pool: Pool, budget_tokens: int, seconds: float
+    ) -> dict[str, Any]:
+        chosen_N = np.isin(pool.sample_id_N, selection.sample_id_N)
+        rows_K = np.bincount(pool.domain_N[chosen_N], minlength=len(self.corpus.domains))
+        return {
+            "rows": len(selection),
+            "tokens": int(pool.tokens_N[chosen_N].sum()),
+            "budget_tokens": budget_tokens,
+            "pool_rows": len(pool),
+            "seconds": seconds,
+            "domains": dict(zip(self.corpus.domains, rows_K.tolist(), strict=True)),
+            "reasons": dict(Counter(selection.reason_N).most_common()),
+            "selector": dict(self.selector.diagnostics()),
+        }
+
+    def _selected(self, selection: Selection) -> dict[str, Any]:
+        rows = len(selection)
+        none_n = np.full(rows, np.nan, dtype=np.float32)
+        return {
+            "sample_id": selection.sample_id_N,
+            "domain": self._names(self.corpus.domain_of(selection.sample_id_N)),
+            "cluster": np.full(rows, UNKNOWN_CLUSTER, dtype=np.int32)
+            if selection.cluster_N is None
+            else selection.cluster_N,
+            "influence": none_n if selection.influence_N is None else selection.influence_N,
+            "reason": list(selection.reason_N),
+            "documents": [
+                ";".join(entry["document"] for entry in self.corpus.provenance(sample_id))
+                for sample_id in selection.sample_id_N.tolist()
+            ],
+        }
+
+    def _named(self) -> dict[str, dict[str, Any]]:
+        """The selector's tables with domains by name."""
+        tables = {name: dict(columns) for name, columns in self.selector.tables().items()}
+        for columns in tables.values():
+            if "domain" in columns:
+                columns["domain"] = self._names(columns["domain"])
+        return tables
+
+    def _names(self, domain_N: np.ndarray) -> np.ndarray:
+        return np.array(self.corpus.domains, dtype=object)[np.asarray(domain_N)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "selector": self.selector.state_dict(),
+            "step": self.step,
+            "choice": None if self.choice is None else self.choice.state_dict(),
+            "offered": None if self.offered_N is None else torch.from_numpy(self.offered_N),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.selector.load_state_dict(state["selector"])
+        self.step = state["step"]
+        choice, offered = state["choice"], state["offered"]
+        self.choice = None if choice is None else Choice.from_state(choice)
+        self.offered_N = None if offered is None else offered.numpy()
+
+
+def build_selecting(config: RunConfig, corpus: PreparedCorpus) -> Selecting | None:
+    """The selector of a config with its reference set, or None where there is no selector.
+
+    Raises:
+        DataError: no reference set that is apart from the pool and the evaluation.
+        PolicyError: a checkpoint of another corpus.
+    """
+    if config.selector is None:
+        return None
+    check_selection(config, corpus)
+    settings, training = config.selection, config.training
+    reference_MT = np.empty((0, corpus.context_tokens + 1), dtype=np.int64)
+    if getattr(SELECTORS.get(config.selector.name), "uses_reference", True):
+        reference_MT = reference_rows(corpus, settings, training.held_out_rows)
+    relay = Relay()
+    task = SelectionTask(
+        source=corpus,
+        reference_MT=reference_MT,
+        seed=stream_seed(config.seed, "selector"),
+        device=training.device,
+        batch_rows=training.micro_batch_rows or training.batch_rows,
+        cache_dir=corpus.path / "selection",
+        progress=relay,
+    )
+    judge = None
+    if settings.checkpoint is not None:
+        judge = finished_model(settings.checkpoint, corpus, "checkpoint").to(training.device)
+    return Selecting(
+        selector=SELECTORS.build(config.selector.name, task, **config.selector.options),
+        config=settings,
+        corpus=corpus,
+        judge=judge,
+        batch_tokens=training.batch_rows * corpus.context_tokens,
+        relay=relay,
+    )
+
+
+def check_selection(config: RunConfig, corpus: PreparedCorpus) -> None:
+    """Raise PolicyError for a choice that this run or this corpus cannot have."""
+    settings, available = config.selection, int(corpus.pool().tokens_N.sum())
+    if settings.first_step >= config.training.total_steps:
+        raise PolicyError(
+            f"selection.first_step = {settings.first_step}, but the run ends at step "
+            f"{config.training.total_steps}",
+            remedy="choose earlier, or train longer",
+        )
+    if settings.budget_tokens is not None and settings.budget_tokens > available:
+        raise PolicyError(
+            f"selection.budget_tokens = {settings.budget_tokens}, the pool has {available}",
+            remedy=f"set it to {available} at most, or give the corpus more text (max_domain_mb)",
+        )
