@@ -9,39 +9,19 @@ import torch
 import torch.distributed as dist
 from scipy.stats import spearmanr
 
+from tests.influence import toy
 from workbench.core import ConfigError, DataError, ModelError, NumericsError, PolicyError
 from workbench.influence import scores as scores_module
 from workbench.influence.direction import Direction
 from workbench.influence.scores import choose_way, score_rows, scorer
 from workbench.kernels.influence_scores import reference_scores
-from workbench.models import Decoder
 from workbench.models.linear_maps import linear_maps
 
-V, T, N = 64, 12, 10
-SHAPES = {
-    "llama": {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2},
-    "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": T},
-}
+N = 10
 
 
-def decoder(kind="llama", dtype=torch.float64, seed=0, **changes) -> Decoder:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    fields = {"vocab_size": V, **SHAPES[kind], **changes}
-    if kind == "llama":
-        fields |= {"intermediate_size": 48, "max_position_embeddings": T}
-    dropout = {name: 0.0 for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop") if kind == "gpt2"}
-    config = AutoConfig.for_model(kind, **fields, **dropout)
-    torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype)
-    with torch.no_grad():  # fresh weights are so small that gradients hardly differ
-        for p in model.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-    return Decoder(model, context_tokens=T)
-
-
-def rows(count=N, seed=0):
-    return np.random.default_rng(seed).integers(0, V, (count, T + 1))
+def rows(count=N):
+    return toy.random_rows(count)
 
 
 def drawn_direction(model, seed=3, **which) -> Direction:
@@ -63,10 +43,10 @@ def truth(model, rows_NT, direction):
     return reference_scores(model(tokens[:, :-1], tokens[:, 1:]), weights, matrices).numpy()
 
 
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("kind", toy.SHAPES)
 @pytest.mark.parametrize("way", ["ghost", "jvp"])
 def test_exact_ways_equal_every_row_s_own_gradient(kind, way):
-    model, rows_NT = decoder(kind), rows()
+    model, rows_NT = toy.decoder(kind), rows()
     direction = drawn_direction(model)
     found = score_rows(model, rows_NT, direction, way=way, batch_rows=4)
     expected_N = truth(model, rows_NT, direction).sum(axis=1)
@@ -84,7 +64,7 @@ def _scale(values):
 
 
 def test_a_head_is_scored_like_any_map():
-    model, rows_NT = decoder("gpt2", tie_word_embeddings=False), rows()
+    model, rows_NT = toy.decoder("gpt2", tie_word_embeddings=False), rows()
     direction = drawn_direction(model, head=True)
     expected_N = truth(model, rows_NT, direction).sum(axis=1)
     for way in ("ghost", "jvp"):
@@ -93,7 +73,7 @@ def test_a_head_is_scored_like_any_map():
 
 
 def test_parts_of_tokens_and_maps_add_up_to_the_score():
-    model, rows_NT = decoder(), rows()
+    model, rows_NT = toy.decoder(), rows()
     direction = drawn_direction(model)
     found = score_rows(model, rows_NT, direction, tokens=True, per_map=True, batch_rows=3)
     expected_NL = truth(model, rows_NT, direction)
@@ -103,7 +83,7 @@ def test_parts_of_tokens_and_maps_add_up_to_the_score():
 
 
 def test_differences_rank_like_the_exact_scores_in_float32():
-    model, rows_NT = decoder(dtype=torch.float32), rows(200)
+    model, rows_NT = toy.decoder(dtype=torch.float32), rows(200)
     direction = drawn_direction(model)
     exact_N = score_rows(model, rows_NT, direction).score_N
     tokens = torch.from_numpy(rows_NT)
@@ -117,7 +97,7 @@ def test_differences_rank_like_the_exact_scores_in_float32():
 
 
 def test_full_rank_is_exact_and_a_lower_rank_is_the_score_of_its_product():
-    model, rows_NT = decoder(), rows()
+    model, rows_NT = toy.decoder(), rows()
     direction = drawn_direction(model)
     exact_N = score_rows(model, rows_NT, direction, way="ghost").score_N
     full_N = score_rows(model, rows_NT, direction, way="low_rank").score_N
@@ -131,7 +111,7 @@ def test_full_rank_is_exact_and_a_lower_rank_is_the_score_of_its_product():
 
 @pytest.mark.parametrize("batch_rows", [1, 3, 64])
 def test_scores_do_not_depend_on_the_batch(batch_rows):
-    model, rows_NT = decoder(dtype=torch.float32), rows()
+    model, rows_NT = toy.decoder(dtype=torch.float32), rows()
     direction = drawn_direction(model)
     whole = score_rows(model, rows_NT, direction, batch_rows=N).score_N
     found = score_rows(model, rows_NT, direction, batch_rows=batch_rows).score_N
@@ -141,7 +121,7 @@ def test_scores_do_not_depend_on_the_batch(batch_rows):
 
 def test_documents_keep_their_scores_whatever_row_positions_they_share():
     """Two documents of a row add up to it, token by token, whichever rows are scored with it."""
-    model, rows_NT = decoder(dtype=torch.float32), rows()
+    model, rows_NT = toy.decoder(dtype=torch.float32), rows()
     direction = drawn_direction(model)
     alone = score_rows(model, rows_NT[4:5], direction, tokens=True)
     among = score_rows(model, rows_NT, direction, tokens=True)
@@ -149,7 +129,7 @@ def test_documents_keep_their_scores_whatever_row_positions_they_share():
 
 
 def test_bfloat16_ranks_like_float32():
-    model, rows_NT = decoder(dtype=torch.float32), rows(100)
+    model, rows_NT = toy.decoder(dtype=torch.float32), rows(100)
     direction = drawn_direction(model)
     exact = score_rows(model, rows_NT, direction).score_N
     try:
@@ -162,7 +142,7 @@ def test_bfloat16_ranks_like_float32():
 
 @pytest.mark.parametrize("way", ["ghost", "low_rank", "jvp", "difference"])
 def test_the_model_stays_as_it_was(way):
-    model = decoder(dtype=torch.float32).train()
+    model = toy.decoder(dtype=torch.float32).train()
     model.model.model.layers[0].eval()
     first = next(model.parameters())
     first.requires_grad_(False)
@@ -172,7 +152,7 @@ def test_the_model_stays_as_it_was(way):
     modes = [module.training for module in model.modules()]
     score_rows(model, rows(), drawn_direction(model), way=way)
     with pytest.raises(IndexError):
-        score_rows(model, rows() + V, drawn_direction(model), way=way)
+        score_rows(model, rows() + toy.V, drawn_direction(model), way=way)
     torch.testing.assert_close(model.state_dict(), before, atol=0, rtol=0)
     assert [module.training for module in model.modules()] == modes
     assert not first.requires_grad and second.requires_grad
@@ -181,7 +161,7 @@ def test_the_model_stays_as_it_was(way):
 
 
 def test_the_way_is_chosen_by_cost_and_the_reason_recorded():
-    model = decoder()
+    model = toy.decoder()
     maps = linear_maps(model)
     exact = choose_way(model, maps)
     assert exact.way == "ghost" and "forward passes" in exact.reason and "jvp" in exact.reason
@@ -195,7 +175,7 @@ def test_the_way_is_chosen_by_cost_and_the_reason_recorded():
 
 
 def test_wrong_asks_are_refused():
-    model = decoder()
+    model = toy.decoder()
     direction, rows_NT = drawn_direction(model), rows()
     with pytest.raises(ConfigError, match="did you mean 'ghost'"):
         score_rows(model, rows_NT, direction, way="gost")
@@ -235,7 +215,7 @@ class Source:
 
 
 def test_a_scorer_gives_scores_in_order_and_each_row_once():
-    model, source = decoder(dtype=torch.float32), Source()
+    model, source = toy.decoder(dtype=torch.float32), Source()
     direction = drawn_direction(model)
     seen = []
     score = scorer(model, source, direction, progress=seen.append)
@@ -251,7 +231,7 @@ def test_a_scorer_gives_scores_in_order_and_each_row_once():
 
 def test_scoring_cut_short_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(scores_module, "SHARD_ROWS", 4)
-    model = decoder(dtype=torch.float32)
+    model = toy.decoder(dtype=torch.float32)
     direction, ids = drawn_direction(model), np.arange(10)
     dying = Source(dies_after=8)
     with pytest.raises(KeyboardInterrupt):
@@ -263,7 +243,7 @@ def test_scoring_cut_short_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_what_is_kept_belongs_to_weights_direction_and_corpus(tmp_path):
-    model = decoder(dtype=torch.float32)
+    model = toy.decoder(dtype=torch.float32)
     direction, ids = drawn_direction(model), np.arange(3)
 
     def asked(model=model, direction=direction, content_hash="hash"):
@@ -275,11 +255,11 @@ def test_what_is_kept_belongs_to_weights_direction_and_corpus(tmp_path):
     assert asked() == [0, 1, 2] and asked() == []
     assert asked(direction=drawn_direction(model, seed=4)) == [0, 1, 2]
     assert asked(content_hash="other") == [0, 1, 2]
-    assert asked(model=decoder(dtype=torch.float32, seed=1)) == [0, 1, 2]
+    assert asked(model=toy.decoder(dtype=torch.float32, seed=1)) == [0, 1, 2]
 
 
 def test_a_damaged_file_is_named_and_deleting_it_helps(tmp_path):
-    model = decoder(dtype=torch.float32)
+    model = toy.decoder(dtype=torch.float32)
     direction = drawn_direction(model)
     score = scorer(model, Source(), direction, cache_dir=tmp_path)
     score(np.arange(3))
@@ -295,7 +275,7 @@ def test_a_damaged_file_is_named_and_deleting_it_helps(tmp_path):
 
 
 def test_a_scorer_refuses_a_model_that_has_moved_on():
-    model = decoder(dtype=torch.float32)
+    model = toy.decoder(dtype=torch.float32)
     score = scorer(model, Source(), drawn_direction(model))
     score(np.arange(2))
     with torch.no_grad():
@@ -313,7 +293,7 @@ def _scored_on_ranks(world, folder, count):
             try:
                 store = dist.FileStore(str(folder / "store"), world)
                 dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-                model = decoder(dtype=torch.float32)
+                model = toy.decoder(dtype=torch.float32)
                 cache = folder / f"cache{rank}"  # the ranks see each other's files nowhere
                 score = scorer(model, Source(), drawn_direction(model), cache_dir=cache)
                 score(np.arange(count // 2))
@@ -330,7 +310,7 @@ def _scored_on_ranks(world, folder, count):
 
 @pytest.mark.parametrize("count", [9, 2])
 def test_two_ranks_give_the_scores_of_one(tmp_path, count):
-    model = decoder(dtype=torch.float32)
+    model = toy.decoder(dtype=torch.float32)
     expected = scorer(model, Source(), drawn_direction(model))(np.arange(count))
     torch.set_num_threads(1)
     found = _scored_on_ranks(2, tmp_path, count)
