@@ -21,8 +21,9 @@ from workbench.data.sources import Intake, open_source
 
 RUN_TOKENS = 13
 """Equal runs of 13 tokens count as the same text (Brown et al. 2020, appendix C, of words)."""
-SAME_SHARE = 0.5
-"""A row whose runs are found elsewhere to this share is a duplicate, wherever its text stands."""
+SAME_SHARE = 0.8
+"""A row is a near-duplicate when runs found elsewhere cover this share of its tokens: wherever the
+copy stands in its rows, and with a word changed here and there."""
 MAX_OVERLAP = 0.25
 _CHUNK_ROWS = 4096
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
@@ -160,7 +161,11 @@ def _found(
         place = np.minimum(np.searchsorted(known, run), len(known) - 1)
         seen[place[known[place] == run]] = True
         progress({"stage": f"reference against {where}", "done": done, "total": parts})
-    return seen[np.searchsorted(known, run_MG)].mean(axis=1) >= SAME_SHARE
+    found_MG = seen[np.searchsorted(known, run_MG)]
+    covered_MT = np.zeros(rows_MT.shape, dtype=bool)
+    for place in range(rows_MT.shape[1] - run_MG.shape[1] + 1):
+        covered_MT[:, place : place + run_MG.shape[1]] |= found_MG
+    return covered_MT.mean(axis=1) >= SAME_SHARE
 
 
 def _runs(rows_RT: np.ndarray) -> np.ndarray:
