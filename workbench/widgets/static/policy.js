@@ -1,6 +1,7 @@
 // The mixture of a step: where it is on the simplex, and its share, reward and signal per domain.
-const PATH_HEIGHT = 330;
-const PATH_PAD = 30;
+const PATH_HEIGHT = 350;
+const PATH_PAD = 40;
+const MOST_ZOOM = 8;
 const LETTER_PX = 6.6;
 const WEAK = 1;
 
@@ -10,9 +11,18 @@ class Simplex {
   constructor(host) {
     this.drawing = node("svg", { height: PATH_HEIGHT, role: "img", class: "wb-drawing" });
     this.plot = node("div", { class: "wb-plot" }, this.drawing);
+    this.unit = node("span", { class: "wb-unit" });
+    this.closer = node("button", {
+      type: "button", class: "wb-button wb-closer", "aria-pressed": "false",
+      title: "Enlarge the middle until the path fills the drawing",
+    }, "Zoom");
+    this.closer.addEventListener("click", () => {
+      this.closer.setAttribute("aria-pressed", this.closer.ariaPressed !== "true");
+      this.draw();
+    });
     host.append(node("section", { class: "wb-chart" },
-      node("div", { class: "wb-chart-title" }, node("span", {}, "Path of the mixture"),
-        node("span", { class: "wb-unit" }, "a corner is one domain alone, + is uniform")),
+      node("div", { class: "wb-chart-title" }, node("span", {}, "Path of the mixture"), this.unit,
+        this.closer),
       this.plot, node("div", { class: "wb-said wb-path-key" },
         "Square: start. Line and dot: asked for, smoothed over the steps nearby. " +
         "Ring: asked for at this step.")));
@@ -31,7 +41,11 @@ class Simplex {
         x: width / 2, y: PATH_HEIGHT / 2, "text-anchor": "middle", class: "wb-empty",
       }, "Appears with the first recorded steps"));
     }
-    this.scale = this.scaled(width);
+    const zoom = this.closer.ariaPressed === "true" ? this.zoom() : 1;
+    setText(this.unit, zoom > 1 ? `${zoom} times enlarged around uniform, the +`
+      : "a corner is one domain alone, + is uniform");
+    this.whole = this.scaled(width, 1);
+    this.scale = this.scaled(width, zoom);
     this.drawing.replaceChildren(...this.frame(), ...this.way(), ...this.labels());
     this.drawing.setAttribute("aria-label", `Mixture asked for at step ${this.mixture.step}: ` +
       this.path.domains.map(({ name }, k) => `${name} ${this.share(k)}`).join(", "));
@@ -39,15 +53,21 @@ class Simplex {
 
   share(k) { return percent(this.mixture.asked[k] ?? 0); }
 
+  // In steps of a half, so that a growing path seldom changes it.
+  zoom() {
+    const farthest = Math.max(...this.path.points.map(([x, y]) => Math.hypot(x, y)));
+    return Math.max(1, Math.min(MOST_ZOOM, Math.floor((2 * 0.8) / farthest) / 2));
+  }
+
   // As large as height and the names at the corners leave room for.
-  scaled(width) {
+  scaled(width, zoom) {
     const { corners, domains } = this.path;
     const room = corners.map(([x], k) => Math.abs(x) < 0.2 ? Infinity
       : (width / 2 - 12 - LETTER_PX * Math.max(domains[k].name.length, 6)) / Math.abs(x));
     const ys = corners.map(([, y]) => y), [low, high] = [Math.min(...ys), Math.max(...ys)];
     const radius = Math.max(50, Math.min((PATH_HEIGHT - 2 * PATH_PAD) / (high - low || 2), ...room));
-    const middle = (low + high) / 2;
-    return ([x, y]) => [width / 2 + radius * x, PATH_HEIGHT / 2 - radius * (y - middle)];
+    const middle = PATH_HEIGHT / 2 + radius * ((low + high) / 2);
+    return ([x, y]) => [width / 2 + zoom * radius * x, middle - zoom * radius * y];
   }
 
   frame() {
@@ -108,7 +128,7 @@ class Simplex {
 
   labels() {
     return this.path.domains.flatMap((domain, k) => {
-      const corner = this.path.corners[k], [x, y] = this.scale(corner);
+      const corner = this.path.corners[k], [x, y] = this.whole(corner);
       const side = Math.abs(corner[0]) < 0.2 ? 0 : Math.sign(corner[0]);
       const dy = side ? -1 : corner[1] > 0 ? -21 : 20, anchor = ["end", "middle", "start"][side + 1];
       const text = (value, line, style) => node("text", {
