@@ -91,7 +91,7 @@ def fit_factors(
         return Factors.load(path)
     fit = _Fit(model, rows, data, kind, labels, seed, device, progress)
     plan = fit.plan(maps, limit_mib)
-    progress({"stage": "plan", "done": 0, "total": plan.sweeps, "plan": str(plan)})
+    progress({"stage": "plan", "done": 0, "total": plan.sweeps, "plan": str(plan), **plan.numbers})
     parts: dict[str, MapFactors] = {}
     files = []
     for number, group in enumerate(plan.groups):

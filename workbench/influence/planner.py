@@ -47,10 +47,15 @@ class FactorPlan:
     tflops: float
     minutes: float
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All but the maps, by name."""
+        return {name: value for name, value in vars(self).items() if name != "groups"}
+
     def __str__(self) -> str:
         return (
-            f"{self.sweeps} passes over {self.batches} batches, {self.peak_mib:.0f} MiB at the "
-            f"peak ({self.batch_mib:.0f} MiB of a batch), {self.stored_mib:.0f} MiB of factors, "
+            f"{self.sweeps} passes over {self.batches} batches, {self.peak_mib:.1f} MiB at the "
+            f"peak ({self.batch_mib:.1f} MiB of a batch), {self.stored_mib:.1f} MiB of factors, "
             f"{self.tflops:.3g} TFLOP, about {self.minutes:.2g} minutes"
         )
 
@@ -148,8 +153,8 @@ def _grouped(
     for found, need in zip(maps, needs, strict=True):
         if batch_mib + _mib([need]) > limit_mib:
             raise ConfigError(
-                f"limit_mib = {limit_mib:.0f}, and '{found.name}' alone needs "
-                f"{_mib([need]):.0f} MiB of factors beside {batch_mib:.0f} MiB of a batch",
+                f"limit_mib = {limit_mib:g}, and '{found.name}' alone needs "
+                f"{_mib([need]):.1f} MiB of factors beside {batch_mib:.1f} MiB of a batch",
                 remedy=f"raise limit_mib to {batch_mib + _mib([need]) + 1:.0f}, give smaller "
                 "batches, or leave the map out with names=",
             )

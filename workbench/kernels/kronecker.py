@@ -117,4 +117,6 @@ def draw(p_nV: Tensor, uniform_n: Tensor) -> Tensor:
     # Rounding can take a number to 1 and the last sum below it: both are brought inside.
     inside_n = uniform_n.to(p_nV).clamp_(max=1 - torch.finfo(p_nV.dtype).eps)
     at_n1 = inside_n[:, None] * cumulated_nV[:, -1:]
-    return torch.searchsorted(cumulated_nV, at_n1, right=True)[:, 0]
+    found_n = torch.searchsorted(cumulated_nV, at_n1, right=True)[:, 0]
+    # Nothing passes a number that is not finite: the factors will say so, not the index.
+    return found_n.clamp_(max=p_nV.shape[-1] - 1)
