@@ -8,15 +8,21 @@ import pytest
 import torch
 
 import workbench.mixing
-import workbench.reweighting  # noqa: F401
+import workbench.reweighting
+import workbench.selection  # noqa: F401
 from workbench.core import (
     MIXERS,
     REWEIGHTERS,
+    SELECTORS,
     ConfigError,
     DomainGradients,
     Mixer,
     MixingTask,
+    PolicyError,
+    Pool,
     Reweighter,
+    SelectionTask,
+    Selector,
     Signal,
     StepOutcome,
     TrackedNorms,
@@ -77,6 +83,16 @@ SOON = {
     "doremi": {"reference": "runs/reference"},
 }
 """Options with which a short test reaches every phase."""
+selectors = pytest.mark.parametrize("name", SELECTORS.names())
+CLUSTERED = {"clusters": 6, "embedder": {"name": "tfidf", "width": 8, "features": 1024}}
+# The control rows of a model that has learned nothing pass as well as any others.
+INFLUENCE = {"factor_rows": 16, "control_rows": 8, "trust": "off"}
+FEW = {
+    "cluster_uniform": CLUSTERED,
+    "top_influence": INFLUENCE,
+    "quad": {**CLUSTERED, **INFLUENCE},
+}
+"""Options with which a selector suits a pool of a hundred rows."""
 
 
 @reweighters
@@ -175,7 +191,122 @@ def test_mixer_is_deterministic_and_continues_from_its_state(name):
         second.observe(outcome(step))
 
 
-@pytest.mark.parametrize("registry", [REWEIGHTERS, MIXERS], ids=lambda r: r.kind)
+@pytest.fixture(scope="module")
+def judged_by(nano_config, nano_corpus):
+    """A model of the corpus that has learned nothing."""
+    from workbench.models import build_model
+
+    return build_model(
+        nano_config.model,
+        vocab_size=nano_corpus.vocab_size,
+        context_tokens=nano_corpus.context_tokens,
+        seed=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def reference_MT(nano_corpus):
+    return nano_corpus.held_out("clean_prose", 8)
+
+
+@pytest.fixture(scope="module")
+def candidates(nano_corpus):
+    """A hundred rows of four of the six domains, with active tokens that differ."""
+    pool = nano_corpus.pool()
+    rows = np.concatenate([np.flatnonzero(pool.domain_N == k)[:25] for k in (0, 1, 3, 5)])
+    return Pool(pool.sample_id_N[rows], pool.domain_N[rows], 20 + np.arange(100) % 13)
+
+
+def part_of(pool: Pool, keep_N: np.ndarray) -> Pool:
+    return Pool(pool.sample_id_N[keep_N], pool.domain_N[keep_N], pool.tokens_N[keep_N])
+
+
+def without(pool: Pool, sample_id_n: np.ndarray) -> Pool:
+    return part_of(pool, ~np.isin(pool.sample_id_N, sample_id_n))
+
+
+@pytest.fixture
+def selector_of(nano_corpus, reference_MT):
+    def build(name: str, seed: int = 0, **options):
+        task = SelectionTask(nano_corpus, reference_MT, seed=seed)
+        return SELECTORS.build(name, task, **FEW.get(name, {}), **options)
+
+    return build
+
+
+@selectors
+def test_selection_is_valid_and_fills_the_budget(name, selector_of, candidates, judged_by):
+    selector, budget = selector_of(name), 1000
+    assert isinstance(selector, Selector)
+    assert not selector.tables()
+    before = {key: tensor.clone() for key, tensor in judged_by.state_dict().items()}
+    selection = selector.select(candidates, budget, judged_by)
+    chosen_N = np.isin(candidates.sample_id_N, selection.sample_id_N)
+    assert chosen_N.sum() == len(np.unique(selection.sample_id_N)) == len(selection)
+    tokens = candidates.tokens_N[chosen_N].sum()
+    assert budget - candidates.tokens_N.max() < tokens <= budget
+    assert all(isinstance(reason, str) and reason for reason in selection.reason_N)
+
+    samples = selector.tables()["samples"]
+    assert {len(column) for column in samples.values()} == {len(candidates)}
+    accepted = samples["sample_id"][samples["accepted"]]
+    assert sorted(accepted.tolist()) == sorted(selection.sample_id_N.tolist())
+    for table in selector.tables().values():
+        assert all(isinstance(column, np.ndarray) for column in table.values())
+    json.dumps(selector.diagnostics())
+
+    assert judged_by.training and all(p.grad is None for p in judged_by.parameters())
+    after = judged_by.state_dict()
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
+
+
+@selectors
+def test_selector_is_deterministic_and_leaves_global_randomness_alone(
+    name, selector_of, candidates, judged_by
+):
+    first = selector_of(name).select(candidates, 1000, judged_by)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    second = selector_of(name).select(candidates, 1000, judged_by)
+    assert np.array_equal(first.sample_id_N, second.sample_id_N)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+
+
+@selectors
+def test_selector_continues_from_its_state(name, selector_of, candidates, judged_by):
+    first, second = selector_of(name), selector_of(name)
+    later = without(candidates, first.select(candidates, 700, judged_by).sample_id_N)
+    second.load_state_dict(through_a_checkpoint(first.state_dict()))
+    ours, theirs = (each.select(later, 700, judged_by) for each in (first, second))
+    assert np.array_equal(ours.sample_id_N, theirs.sample_id_N)
+    assert list(ours.reason_N) == list(theirs.reason_N)
+    assert set(ours.sample_id_N.tolist()) <= set(later.sample_id_N.tolist())
+    ours, theirs = (through_a_checkpoint(each.state_dict()) for each in (first, second))
+    assert str(ours) == str(theirs)
+
+
+@selectors
+def test_selector_tolerates_a_domain_or_cluster_that_ran_out(
+    name, selector_of, candidates, judged_by
+):
+    selector = selector_of(name)
+    selector.select(candidates, 500, judged_by)
+    later = part_of(candidates, candidates.domain_N == 1)
+    selection = selector.select(later, 200, judged_by)
+    chosen_N = np.isin(later.sample_id_N, selection.sample_id_N)
+    assert chosen_N.sum() == len(selection)
+    assert 200 - later.tokens_N.max() < later.tokens_N[chosen_N].sum() <= 200
+
+
+@selectors
+def test_a_budget_that_the_pool_cannot_fill_is_refused(name, selector_of, candidates, judged_by):
+    tokens = int(candidates.tokens_N.sum())
+    for budget in (tokens + 1, 0):
+        with pytest.raises(PolicyError, match=f"budget of {budget} tokens for a pool of {tokens}"):
+            selector_of(name).select(candidates, budget, judged_by)
+
+
+@pytest.mark.parametrize("registry", [REWEIGHTERS, MIXERS, SELECTORS], ids=lambda r: r.kind)
 def test_an_unknown_policy_or_option_names_the_nearest(registry):
     known = registry.names()[0]
     with pytest.raises(ConfigError, match=f"did you mean '{known}'"):
