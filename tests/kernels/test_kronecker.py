@@ -82,7 +82,7 @@ def test_products_of_row_gradients_without_making_them():
 def test_row_squares_equal_their_slow_twin_however_many_rows_are_held(
     product_mib, dtype, monkeypatch
 ):
-    monkeypatch.setattr(kronecker, "_PRODUCT_MIB", product_mib)
+    monkeypatch.setattr(kronecker, "PRODUCT_MIB", product_mib)
     a_bTI, s_bTO = random_tokens(13, 4, 7, dtype=dtype), random_tokens(13, 4, 5, dtype=dtype)
     total_OI = torch.zeros(5, 7, dtype=dtype)
     for part in (slice(0, 6), slice(6, 13)):

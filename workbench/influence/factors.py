@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,21 +72,8 @@ def fit_factors(
         DataError: no rows, rows that cannot be read twice, or ids below 0.
         NumericsError: a factor that is zero or not finite, naming the map.
     """
-    if kind not in KINDS:
-        problem, remedy = unknown_name("kind of factors", kind, KINDS)
-        raise ConfigError(problem, remedy=remedy)
-    require_labels(labels)
     data = _Data.read(rows)
-    settings = {
-        "kind": kind,
-        "labels": labels,
-        "seed": seed if labels == "sampled" else None,
-        "rows": data.rows,
-        "tokens": data.tokens,
-        "maps": [found.name for found in maps],
-        "data": data.digest,
-        "model": _digest_of(model),
-    }
+    settings = _settings(model, maps, data, kind, labels, seed)
     path = None if folder is None else Path(folder) / content_name(settings)
     if path is not None and (path / SETTINGS_FILE).exists():
         return Factors.load(path)
@@ -103,6 +91,26 @@ def fit_factors(
     if path is not None and fit.rank == 0:
         finish(path, settings, files)
     return Factors(settings, parts)
+
+
+def _settings(
+    model: Decoder, maps: Sequence[LinearMap], data: _Data, kind: str, labels: str, seed: int
+) -> dict[str, Any]:
+    """All that factors are a function of, checked."""
+    if kind not in KINDS:
+        problem, remedy = unknown_name("kind of factors", kind, KINDS)
+        raise ConfigError(problem, remedy=remedy)
+    require_labels(labels)
+    return {
+        "kind": kind,
+        "labels": labels,
+        "seed": seed if labels == "sampled" else None,
+        "rows": data.rows,
+        "tokens": data.tokens,
+        "maps": [found.name for found in maps],
+        "data": data.digest,
+        "model": _digest_of(model),
+    }
 
 
 def _kept(file: Path, group: Sequence[LinearMap], fit: _Fit) -> dict[str, MapFactors]:
@@ -185,7 +193,7 @@ class _Fit:
             self.leaders,
             kind=self.kind,
             batches=batches,
-            batch_tokens=self.data.largest[:, 1:].size,
+            batch_shape=self.data.largest[:, 1:].shape,
             limit_mib=limit_mib,
             device=self.device,
         )

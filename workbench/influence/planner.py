@@ -9,6 +9,7 @@ over the rows.  Shapes: b rows, T tokens, O outputs, I inputs of a map.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from workbench.core import ConfigError
+from workbench.kernels.kronecker import PRODUCT_MIB
 from workbench.kernels.sample_loss import FULL_LOGITS_MIB
 from workbench.models.decoder import Decoder
 from workbench.models.linear_maps import LinearMap
@@ -62,12 +64,13 @@ class FactorPlan:
 
 @dataclass(frozen=True)
 class _Need:
-    """Bytes and operations of a map's statistics."""
+    """Bytes and operations of a map's statistics; those of inputs once for all with one leader."""
 
-    kept: int
-    widest: int
-    held: int
-    stored: int
+    leader: str
+    input_bytes: int
+    held_bytes: int
+    own_bytes: int
+    workspace_bytes: int
     token_flops: float
     eigh_flops: float
 
@@ -80,7 +83,7 @@ def plan_factors(
     *,
     kind: str,
     batches: int,
-    batch_tokens: int,
+    batch_shape: tuple[int, int],
     limit_mib: float | None = None,
     device: str = "cpu",
 ) -> FactorPlan:
@@ -89,14 +92,15 @@ def plan_factors(
     Args:
         probe: one forward and backward pass of a batch; called twice, for memory and for time.
         leaders: of `input_leaders`: maps with one input share its statistics.
-        batches, batch_tokens: of one rank's pass over the rows.
+        batches: of one rank's pass over the rows; batch_shape: (b, T) of the largest.
         limit_mib: on the device, beside the model itself; None for no limit.
     Raises:
         ConfigError: a map does not fit under the limit even alone, with the numbers.
     """
+    batch_tokens = math.prod(batch_shape)
     batch_mib = _held_mib(model, probe) + _logits_mib(model, batch_tokens)
     batch_seconds = _seconds(probe, device)
-    needs = [_need(found, leaders, kind, batch_tokens) for found in maps]
+    needs = [_need(found, leaders, kind, batch_shape) for found in maps]
     groups = _grouped(maps, needs, batch_mib, limit_mib)
     by_name = dict(zip((found.name for found in maps), needs, strict=True))
     parts = [[by_name[found.name] for found in group] for group in groups]
@@ -113,34 +117,44 @@ def plan_factors(
         batches=batches,
         peak_mib=batch_mib + max(map(_mib, parts)),
         batch_mib=batch_mib,
-        stored_mib=sum(need.stored for need in needs) / 2**20,
+        stored_mib=sum(map(_stored_mib, parts)),
         tflops=(sweeps * batches * pass_flops + statistics + eigh_flops) / 1e12,
         minutes=seconds / 60,
     )
 
 
-def _need(found: LinearMap, leaders: Mapping[str, str], kind: str, batch_tokens: int) -> _Need:
+def _need(
+    found: LinearMap, leaders: Mapping[str, str], kind: str, batch_shape: tuple[int, int]
+) -> _Need:
     size = torch.promote_types(found.weight.dtype, torch.float32).itemsize
-    outputs, inputs = found.outputs, found.inputs
-    leads = leaders[found.name] == found.name
-    squares = outputs * inputs if kind != "kfac" else 0
-    # As in a group of its own a follower leads: what is foreseen is then never too little.
-    bases = 0 if kind == "adam" else outputs**2 + inputs**2
-    shared_bases = bases - (0 if leads or kind == "adam" else inputs**2)
-    widest = 0 if kind == "adam" else max(outputs, inputs) ** 2
+    outputs, inputs, leader = found.outputs, found.inputs, leaders[found.name]
+    squares = 0 if kind == "kfac" else outputs * inputs
+    output_basis, input_basis = (0, 0) if kind == "adam" else (outputs**2, inputs**2)
+    eigh = _EIGH_BYTES * max(output_basis, input_basis)
+    products = size * max(squares, min(batch_shape[0] * squares, int(PRODUCT_MIB * 2**20) // size))
+    leads = leader == found.name
+    rotated = output_basis + input_basis if kind == "ekfac" else 0
     return _Need(
-        kept=size * (shared_bases + squares),
-        widest=_EIGH_BYTES * widest,
-        held=size * batch_tokens * inputs,
-        stored=size * (shared_bases + squares),
-        token_flops=2.0 * (shared_bases + (bases + squares if kind == "ekfac" else squares)),
-        eigh_flops=0.0 if kind == "adam" else _EIGH_FLOPS * (outputs**3 + leads * inputs**3),
+        leader=leader,
+        input_bytes=size * input_basis,
+        held_bytes=size * math.prod(batch_shape) * inputs,
+        own_bytes=size * (output_basis + squares),
+        workspace_bytes=max(eigh, products),
+        token_flops=2.0 * (output_basis + leads * input_basis + rotated + squares),
+        eigh_flops=_EIGH_FLOPS * (output_basis**1.5 + leads * input_basis**1.5),
     )
 
 
+def _stored_mib(needs: Sequence[_Need]) -> float:
+    inputs = {need.leader: need.input_bytes for need in needs}
+    return (sum(inputs.values()) + sum(need.own_bytes for need in needs)) / 2**20
+
+
 def _mib(needs: Sequence[_Need]) -> float:
-    widest = max(need.widest for need in needs)
-    return (sum(need.kept + need.held for need in needs) + widest) / 2**20
+    """Of a group, on the device: statistics, the inputs kept for them, and workspace."""
+    held = {need.leader: need.held_bytes for need in needs}
+    workspace = max(need.workspace_bytes for need in needs)
+    return _stored_mib(needs) + (sum(held.values()) + workspace) / 2**20
 
 
 def _grouped(
@@ -189,7 +203,10 @@ def _logits_mib(model: Decoder, batch_tokens: int) -> float:
 
 def _eigh_seconds(device: str) -> float:
     """Seconds per operation of an eigendecomposition."""
-    matrix = torch.rand(_PROBE_WIDTH, _PROBE_WIDTH, dtype=torch.float64, device=device)
+    # A generator of its own: planning must not change what a run draws.
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (_PROBE_WIDTH, _PROBE_WIDTH)
+    matrix = torch.rand(shape, dtype=torch.float64, device=device, generator=generator)
     matrix = matrix @ matrix.T
     return _seconds(lambda: torch.linalg.eigh(matrix), device) / (_EIGH_FLOPS * _PROBE_WIDTH**3)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.core import NumericsError
 
-_PRODUCT_MIB = 16
+PRODUCT_MIB = 16
 """Row gradients held at a time: enough to keep a device busy, little beside the factors."""
 _LOGITS_MIB = 64
 
@@ -57,7 +57,7 @@ def add_row_squares(squares_OI: Tensor, a_bTI: Tensor, s_bTO: Tensor) -> None:
     A row's gradient is squared as soon as it is made: few exist at a time, however many rows.
     """
     a_bTI, s_bTO = a_bTI.to(squares_OI.dtype), s_bTO.to(squares_OI.dtype)
-    rows = max(1, int(_PRODUCT_MIB * 2**20) // (squares_OI.numel() * squares_OI.element_size()))
+    rows = max(1, int(PRODUCT_MIB * 2**20) // (squares_OI.numel() * squares_OI.element_size()))
     for first in range(0, len(a_bTI), rows):
         part = slice(first, first + rows)
         product_bOI = torch.bmm(s_bTO[part].mT, a_bTI[part])
