@@ -166,3 +166,55 @@ def test_more_guaranteed_rows_than_a_batch_has_are_refused(planted):
     mixture = Mixture(planted.domains, np.full(6, 1 / 6), guaranteed_rows=3)
     with pytest.raises(PolicyError, match="do not fit a batch of 16 rows"):
         sampler_of(planted, mixture=mixture)
+
+
+def test_chosen_rows_alone_are_drawn_each_once_an_epoch(planted):
+    pool = planted.pool()
+    chosen = np.sort(np.random.default_rng(0).choice(pool.sample_id_N, 160, replace=False))
+    chosen = chosen[planted.domain_of(chosen) != 2]
+    sampler = sampler_of(planted, batch_rows=8)
+    sampler.restrict(chosen)
+    rows_K = np.bincount(planted.domain_of(chosen), minlength=6)
+    sampler.set_mixture(Mixture(planted.domains, rows_K / rows_K.sum()))
+    drawn = np.concatenate([sampler.draw(step).sample_id_B for step in range(40)])
+    assert set(drawn.tolist()) <= set(chosen.tolist())
+    assert sampler.rows_K.tolist() == rows_K.tolist()
+    for k in np.flatnonzero(rows_K):
+        own = drawn[planted.domain_of(drawn) == k]
+        for first in range(0, len(own) - rows_K[k] + 1, rows_K[k]):
+            assert len(set(own[first : first + rows_K[k]].tolist())) == rows_K[k]
+
+
+def test_a_domain_without_a_chosen_row_leaves_its_share_to_the_others(planted):
+    pool = planted.pool()
+    sampler = sampler_of(planted, batch_rows=12)
+    sampler.restrict(pool.sample_id_N[pool.domain_N < 3])
+    sampler.set_mixture(Mixture(planted.domains, np.array([0.1, 0.2, 0.2, 0.5, 0, 0]), 1))
+    batch = sampler.draw(0)
+    assert set(batch.domain_B.tolist()) == {0, 1, 2}
+    share_K = (1 + 9 * np.array([0.2, 0.4, 0.4])) / 12
+    assert sampler.supply.share_K == pytest.approx([*share_K, 0, 0, 0])
+    assert batch.probability_B == pytest.approx(share_K[batch.domain_B])
+    with pytest.raises(DataError, match="no chosen row is of the domains"):
+        sampler.set_mixture(Mixture(planted.domains, np.array([0, 0, 0, 0.5, 0.5, 0])))
+
+
+def test_restricting_starts_the_count_again_and_can_be_undone(planted):
+    sampler = sampler_of(planted)
+    first = sampler.draw(0)
+    sampler.restrict(planted.pool().sample_id_N[:50])
+    assert sampler.supply.epochs_K.tolist() == [0] * 6
+    sampler.restrict(None)
+    assert_same_batch(sampler.draw(0), first)
+
+
+def test_rows_to_be_read_once_are_all_read_before_any_repeats(planted):
+    pool = planted.pool()
+    per_domain = [pool.sample_id_N[pool.domain_N == k][:n] for k, n in enumerate((3, 20, 0, 9, 0))]
+    chosen = np.concatenate(per_domain)
+    sampler = sampler_of(planted, batch_rows=8)
+    sampler.restrict(chosen, once=True)
+    sampler.set_mixture(Mixture(planted.domains, np.array([0.9, 0.02, 0, 0, 0.08, 0])))
+    drawn = np.concatenate([sampler.draw(step).sample_id_B for step in range(4)])
+    assert sorted(drawn.tolist()) == sorted(chosen.tolist())
+    assert set(sampler.draw(4).sample_id_B.tolist()) <= set(chosen.tolist())

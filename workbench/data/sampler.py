@@ -48,11 +48,16 @@ class MixtureSampler:
         self._probability_K: np.ndarray | None = None
         self._guaranteed_rows = 0
 
-    def restrict(self, sample_id_N: np.ndarray | None) -> None:
+    def restrict(self, sample_id_N: np.ndarray | None, *, once: bool = False) -> None:
         """Draw from these rows alone, or from all; the count of drawn rows starts again.
 
         A domain without a row among them is left out, and its share goes to the others.
+
+        Args:
+            once: repeat no row while another is left: a domain whose rows are used up leaves its
+                share to the others too.
         """
+        self._once = once
         domains = self.corpus.domains
         if sample_id_N is None:
             self._chosen: list[np.ndarray] | None = None
@@ -104,19 +109,40 @@ class MixtureSampler:
         if self._probability_K is None:
             self.set_mixture(Mixture.uniform(self.corpus.domains))
         assert self._probability_K is not None
-        draw_B = self._streams.at("sampler", step).random(self.batch_rows)
-        cumulative_K = np.cumsum(self._probability_K * (self._rows_K > 0))
-        domain_B = np.searchsorted(cumulative_K, draw_B * cumulative_K[-1], side="right")
+        rng = self._streams.at("sampler", step)
+        domain_B = _domains(self._probability_K * (self._rows_K > 0), rng.random(self.batch_rows))
         guaranteed = np.repeat(np.flatnonzero(self._rows_K), self._guaranteed_rows)
         domain_B[: len(guaranteed)] = guaranteed
+        if self._once:
+            self._avoid_repeats(domain_B, rng)
         row_B = np.empty(self.batch_rows, dtype=np.int64)
-        for domain in np.flatnonzero(np.bincount(domain_B, minlength=len(cumulative_K))):
+        for domain in np.unique(domain_B):
             mine = domain_B == domain
             count = int(mine.sum())
             place_B = self._orders[domain].rows(int(self._drawn_K[domain]), count)
             row_B[mine] = place_B if self._chosen is None else self._chosen[domain][place_B]
             self._drawn_K[domain] += count
         return self._batch(domain_B, row_B, self._share_K()[domain_B])
+
+    def _avoid_repeats(self, domain_B: np.ndarray, rng: np.random.Generator) -> None:
+        """Redraw, in place, the rows by which a domain exceeds what it has left."""
+        assert self._probability_K is not None
+        left_K = np.maximum(self._rows_K - self._drawn_K, 0)
+        if left_K.sum() < len(domain_B):
+            return
+        # A domain filled in one pass gets no row in the next, so K passes are enough.
+        for _ in left_K:
+            count_K = np.bincount(domain_B, minlength=len(left_K))
+            surplus = [
+                np.flatnonzero(domain_B == k)[left_K[k] :] for k in np.flatnonzero(count_K > left_K)
+            ]
+            if not surplus:
+                return
+            place_n = np.concatenate(surplus)
+            share_K = self._probability_K * (left_K > count_K)
+            if not share_K.sum() > 0:
+                share_K = np.maximum(left_K - count_K, 0).astype(float)
+            domain_B[place_n] = _domains(share_K, rng.random(len(place_n)))
 
     def _share_K(self) -> np.ndarray:
         """Expected share of a batch, float64 (K,), zero for a domain that has no row."""
@@ -171,6 +197,12 @@ class MixtureSampler:
         mixture = state["mixture"]
         self._probability_K = None if mixture is None else np.array(mixture)
         self._guaranteed_rows = state["guaranteed_rows"]
+
+
+def _domains(share_K: np.ndarray, draw_B: np.ndarray) -> np.ndarray:
+    """Domain indices for uniform draws in [0, 1), in proportion to the shares."""
+    cumulative_K = np.cumsum(share_K)
+    return np.searchsorted(cumulative_K, draw_B * cumulative_K[-1], side="right")
 
 
 class _RowOrder:

@@ -75,7 +75,9 @@ class TrainState:
 
     def offer(self, choice: Choice) -> None:
         """From now on draw from the chosen rows alone."""
-        self.sampler.restrict(choice.sample_id_n)
+        self.sampler.restrict(
+            choice.sample_id_n, once=self.config.selection.every_steps is not None
+        )
         self._tell_supply(self.mixer)
 
     def _tell_supply(self, mixer: Mixer) -> None:
