@@ -1,0 +1,234 @@
+"""Influence scores side by side with kronfluence: agreement, speed, memory, factor time.
+
+    python -m benchmarks.influence --rows 128 --rounds 3
+
+One decoder of 4 layers × 256 on rows of 128 tokens, a little trained; one reference direction;
+data labels and relative damping of 0.1 on both sides.  `pipeline` is reference gradient and scores
+together, as kronfluence makes them; `ways` are the scores alone, against the floor of forward
+and activation-only backward.  Needs the extra `bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.influence_peer import Peer
+from benchmarks.measure import Timing, compare, record
+from benchmarks.training import config_of
+from workbench.data import prepare
+from workbench.influence.agreement import spearman
+from workbench.influence.direction import Direction, reference_direction
+from workbench.influence.factors import Factors, fit_factors
+from workbench.influence.preconditioners import preconditioner
+from workbench.influence.scores import Scores, score_rows
+from workbench.influence.ways import at_rest
+from workbench.kernels import peak_mib
+from workbench.models import Decoder, build_model
+from workbench.models.linear_maps import LinearMaps, linear_maps
+
+SHAPE = {
+    "num_hidden_layers": 4,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_attention_heads": 4,
+}
+BATCH_ROWS = 16
+REFERENCE_ROWS = 16
+PRECONDITIONERS = ("identity", "kfac", "ekfac")
+BF16_STEPS = (1e-3, 3e-3, 1e-2)
+
+
+def candidates(rows: int, cache_dir: str) -> tuple[Decoder, np.ndarray, np.ndarray]:
+    """A decoder after some training, rows of every domain, and reference rows of one."""
+    config = config_of("tiny")
+    corpus = prepare(config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir)
+    model = build_model(
+        config.model.replace(overrides=SHAPE),
+        vocab_size=corpus.vocab_size,
+        context_tokens=corpus.context_tokens,
+        seed=0,
+    )
+    ids = np.random.default_rng(0).permutation(corpus.pool().sample_id_N)
+    train(model, corpus.tokens(ids[-512:]))
+    return model, corpus.tokens(ids[:rows]), corpus.held_out("clean_prose", REFERENCE_ROWS)
+
+
+def train(model: Decoder, rows_NT: np.ndarray, steps: int = 30, batch_rows: int = 16) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(steps):
+        first = step * batch_rows % len(rows_NT)
+        part = torch.from_numpy(rows_NT[first : first + batch_rows])
+        optimizer.zero_grad(set_to_none=True)
+        model(part[:, :-1], part[:, 1:]).mean().backward()
+        optimizer.step()
+    model.zero_grad(set_to_none=True)
+
+
+class Bench:
+    """What all measurements share."""
+
+    def __init__(self, rows: int, factor_rows: int, folder: Path):
+        self.model, self.rows, self.reference = candidates(rows, str(folder / "corpus"))
+        self.maps: LinearMaps = linear_maps(self.model)
+        self.factor_rows = self.rows[:factor_rows]
+        self.peer = Peer(self.model, self.maps, folder / "peer", batch_rows=BATCH_ROWS)
+
+    def fit(self, kind: str) -> Factors:
+        starts = range(0, len(self.factor_rows), BATCH_ROWS)
+        batches = [self.factor_rows[first : first + BATCH_ROWS] for first in starts]
+        return fit_factors(self.model, batches, self.maps, kind=kind, labels="data")
+
+    def direction(self, name: str, factors: Factors | None = None) -> Direction:
+        precondition = preconditioner(name, factors)
+        return reference_direction(
+            self.model, self.reference, precondition, self.maps, batch_rows=BATCH_ROWS
+        )
+
+    def score(self, direction: Direction, **options: Any) -> Scores:
+        return score_rows(self.model, self.rows, direction, batch_rows=BATCH_ROWS, **options)
+
+    def losses(self, precision: str = "float32") -> np.ndarray:
+        half = precision == "bfloat16"
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+            parts = torch.from_numpy(self.rows).split(BATCH_ROWS)
+            return torch.cat([self.model(part[:, :-1], part[:, 1:]) for part in parts]).numpy()
+
+    def floor(self) -> None:
+        """Forward, and a backward pass that stops at the embeddings and makes no other gradient."""
+        starts: list[torch.Tensor] = []
+
+        def begin(_module: Any, _inputs: Any, output: torch.Tensor) -> torch.Tensor:
+            starts.append(output.detach().requires_grad_())
+            return starts[-1]
+
+        hook = self.model.model.get_input_embeddings().register_forward_hook(begin)
+        try:
+            with at_rest(self.model):
+                for part in torch.from_numpy(self.rows).split(BATCH_ROWS):
+                    loss = self.model(part[:, :-1], part[:, 1:]).sum()
+                    torch.autograd.grad(loss, starts.pop())
+        finally:
+            hook.remove()
+
+
+def agreement(bench: Bench) -> dict[str, float]:
+    """Spearman of our scores with kronfluence's under equal settings."""
+    found = {}
+    for name in PRECONDITIONERS:
+        factors = None if name == "identity" else bench.fit(name)
+        bench.peer.fit(name, bench.factor_rows)
+        ours = bench.score(bench.direction(name, factors)).score_N
+        theirs = bench.peer.score(name, bench.reference, bench.rows)
+        found[name] = spearman(ours, theirs)
+        print(f"  Spearman with kronfluence, {name:9} {found[name]:.5f}", flush=True)
+    return found
+
+
+def accuracy(bench: Bench, direction: Direction) -> dict[str, float]:
+    """Spearman of every way with ghost in float32."""
+    exact_N = bench.score(direction, way="ghost").score_N
+    known = bench.losses()
+    found = {
+        "jvp": bench.score(direction, way="jvp"),
+        "low rank 64": bench.score(direction, way="low_rank", rank=64),
+        "difference, central": bench.score(direction, way="difference"),
+        "difference, losses known": bench.score(direction, way="difference", loss_N=known),
+        "ghost, bf16": bench.score(direction, way="ghost", precision="bfloat16"),
+    }
+    coarse = bench.losses("bfloat16")
+    for step in BF16_STEPS:
+        options: dict[str, Any] = {"way": "difference", "precision": "bfloat16"}
+        options["relative_step"] = step
+        found[f"difference, bf16, step {step:g}"] = bench.score(direction, **options)
+        found[f"difference, losses known, bf16, step {step:g}"] = bench.score(
+            direction, loss_N=coarse, **options
+        )
+    result = {name: spearman(scores.score_N, exact_N) for name, scores in found.items()}
+    for name, value in result.items():
+        print(f"  Spearman with ghost, {name:40} {value:.5f}", flush=True)
+    return result
+
+
+def contenders(bench: Bench, factors: Factors) -> dict[str, Callable[[], object]]:
+    direction = bench.direction("ekfac", factors)
+    known, coarse = bench.losses(), bench.losses("bfloat16")
+    half: dict[str, Any] = {"precision": "bfloat16"}
+    return {
+        "kronfluence pipeline": lambda: bench.peer.score("ekfac", bench.reference, bench.rows),
+        "ghost pipeline": lambda: bench.score(bench.direction("ekfac", factors), way="ghost"),
+        "floor": bench.floor,
+        "ghost": lambda: bench.score(direction, way="ghost"),
+        "low rank 64": lambda: bench.score(direction, way="low_rank", rank=64),
+        "jvp": lambda: bench.score(direction, way="jvp"),
+        "difference": lambda: bench.score(direction, way="difference"),
+        "difference, losses known": lambda: bench.score(direction, way="difference", loss_N=known),
+        "ghost, bf16": lambda: bench.score(direction, way="ghost", **half),
+        "difference, losses known, bf16": lambda: bench.score(
+            direction, way="difference", loss_N=coarse, **half
+        ),
+    }
+
+
+def speed(bench: Bench, factors: Factors, rounds: int) -> dict[str, Any]:
+    """Time of each contender against kronfluence, its rows per second, and its peak memory."""
+    steps = contenders(bench, factors)
+    times = compare(steps, baseline="kronfluence pipeline", rounds=rounds)
+    memory = {name: peak_mib(step) for name, step in steps.items()}
+    for name, time in times.items():
+        rate = len(bench.rows) / time.median_seconds
+        print(f"  {name:32} {rate:7.1f} rows/s  {time}  peak {memory[name]:7.1f} MiB", flush=True)
+    ghost, floor = times["ghost"].median_seconds, times["floor"].median_seconds
+    print(f"  ghost against its floor: {ghost / floor:.3f}")
+    rates = {name: len(bench.rows) / time.median_seconds for name, time in times.items()}
+    return {
+        "times": times,
+        "rows_per_second": rates,
+        "peak_mib": memory,
+        "ghost_over_floor": ghost / floor,
+    }
+
+
+def factor_time(bench: Bench, rounds: int) -> dict[str, dict[str, Timing]]:
+    found = {}
+    for kind in ("kfac", "ekfac"):
+        fits: dict[str, Callable[[], object]] = {
+            "kronfluence": lambda kind=kind: bench.peer.fit(kind, bench.factor_rows),
+            "ours": lambda kind=kind: bench.fit(kind),
+        }
+        found[kind] = compare(fits, baseline="kronfluence", rounds=rounds, warmup_rounds=0)
+        for name, time in found[kind].items():
+            print(f"  factors, {kind:6} {name:12} {time}", flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--factor-rows", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options.rows, options.factor_rows, Path(folder))
+        print(f"{len(bench.rows)} rows, {len(bench.maps)} maps, {bench.maps.share:.0%} tracked")
+        results: dict[str, Any] = {"rows": options.rows, "factor_rows": options.factor_rows}
+        results["spearman_with_kronfluence"] = agreement(bench)
+        factors = bench.fit("ekfac")
+        results["spearman_with_ghost"] = accuracy(bench, bench.direction("ekfac", factors))
+        results["speed"] = speed(bench, factors, options.rounds)
+        results["factor_time"] = factor_time(bench, options.rounds)
+    command = (
+        f"python -m benchmarks.influence --rows {options.rows} "
+        f"--factor-rows {options.factor_rows} --rounds {options.rounds}"
+    )
+    print("written:", record("influence", results, command=command).name)
+
+
+if __name__ == "__main__":
+    main()
