@@ -76,7 +76,7 @@ class PolicyCurves(RunCurves):
         mixer = event.get("mixer", {})
         for name in LEARNT:
             self._columns[name].append(mixer.get(name, math.nan))
-        told = {field: mixer.get(field, {}) for field in (REWARD, RATIO)}
+        told = {REWARD: mixer.get(REWARD, {}), RATIO: _with_spread(mixer.get(RATIO, {}))}
         self._by_domain.append({ASKED: event[ASKED], USED: event.get(USED, {}), **told})
         phase = mixer.get("phase")
         if phase and (not self._phases or self._phases[-1][1] != phase):
@@ -85,6 +85,10 @@ class PolicyCurves(RunCurves):
     def _take_changes(self, step: int, changes: dict[str, Any]) -> None:
         super()._take_changes(step, changes)
         self._mixers.append((step, self.config.mixer.name))
+
+
+def _with_spread(ratios: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: r if r is not None and r < WITHOUT_SPREAD else None for name, r in ratios.items()}
 
 
 def missing(curves: PolicyCurves) -> str:
@@ -134,8 +138,7 @@ def _lines(curves: PolicyCurves, field: str, *, log: bool = False) -> list[dict[
     for index, domain in enumerate(curves.domains):
         y_S = curves.by_domain(field, domain)
         if log:
-            seen_S = (y_S > 0) & (y_S < WITHOUT_SPREAD)
-            y_S = np.log10(np.where(seen_S, y_S, np.nan))
+            y_S = np.log10(np.where(y_S > 0, y_S, np.nan))
         lines.append(line(domain, *stretched(step_S, y_S), index))
     return lines
 

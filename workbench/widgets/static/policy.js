@@ -42,9 +42,11 @@ class Simplex {
       }, "Appears with the first recorded steps"));
     }
     const zoom = this.closer.ariaPressed === "true" ? this.zoom() : 1;
-    setText(this.unit, zoom > 1 ? `${zoom} times enlarged around uniform, the +`
+    setText(this.unit, zoom > 1 ? `${zoom} times enlarged, + is uniform`
       : "a corner is one domain alone, + is uniform");
+    // Names stay where their corners were: they say in which direction these are.
     this.whole = this.scaled(width, 1);
+    this.enlarged = zoom > 1;
     this.scale = this.scaled(width, zoom);
     this.drawing.replaceChildren(...this.frame(), ...this.way(), ...this.labels());
     this.drawing.setAttribute("aria-label", `Mixture asked for at step ${this.mixture.step}: ` +
@@ -98,7 +100,8 @@ class Simplex {
   way() {
     const { points } = this.path, so = this.soFar();
     const line = { colour: "#0072B2", dash: "solid", marker: "square" };
-    const path = (list) => `M${list.map((p) => this.scale(p).map((v) => v.toFixed(1)).join()).join("L")}`;
+    const place = (point) => this.scale(point).map((v) => v.toFixed(1)).join();
+    const path = (list) => `M${list.map(place).join("L")}`;
     const [x, y] = this.scale(so.at(-1)), [ownX, ownY] = this.scale(this.own());
     return [
       stroke("path", { ...line, faint: true }, { d: path(points) }),
@@ -123,7 +126,8 @@ class Simplex {
 
   own() {
     const { asked } = this.mixture;
-    return [0, 1].map((i) => this.path.corners.reduce((sum, c, k) => sum + (asked[k] ?? 0) * c[i], 0));
+    return [0, 1].map((i) => this.path.corners.reduce(
+      (sum, corner, k) => sum + (asked[k] ?? 0) * corner[i], 0));
   }
 
   labels() {
@@ -134,7 +138,8 @@ class Simplex {
       const text = (value, line, style) => node("text", {
         x: x + 9 * side, y: y + dy + 13 * line, "text-anchor": anchor, class: style,
       }, value);
-      return [symbol(domain, x, y), text(domain.name, 0, "wb-corner"), text(this.share(k), 1, null)];
+      return [...(this.enlarged ? [] : [symbol(domain, x, y)]), text(domain.name, 0, "wb-corner"),
+        text(this.share(k), 1, null)];
     });
   }
 }
@@ -176,14 +181,16 @@ class DomainTable {
       setText(row.asked, asked === null ? "–" : percent(asked));
       setText(row.reward, reward === null ? "–" : reward.toFixed(2));
       const weak = ratio !== null && ratio < WEAK;
-      setText(row.ratio, ratio === null ? "–" : `${weak ? "▼ " : ""}${ratio > 999 ? "–" : ratio.toFixed(2)}`);
+      setText(row.ratio, ratio === null ? "–" : `${weak ? "▼ " : ""}${ratio.toFixed(2)}`);
       row.ratio.classList.toggle("wb-weak", weak);
     });
   }
 
   row(domain) {
-    const mark = node("svg", { width: 12, height: 12, "aria-hidden": "true" }, symbol(domain, 6, 6));
-    const cells = Object.fromEntries(["used", "asked", "reward", "ratio"].map((n) => [n, node("td")]));
+    const mark = node("svg", { width: 12, height: 12, "aria-hidden": "true" },
+      symbol(domain, 6, 6));
+    const cells = Object.fromEntries(
+      ["used", "asked", "reward", "ratio"].map((name) => [name, node("td")]));
     const bar = node("div", { class: "wb-fill", style: `--wb-colour: ${domain.colour}` });
     const asked = node("div", { class: "wb-asked" });
     const root = node("tr", {},
