@@ -28,6 +28,7 @@ from workbench.influence.direction import reference_direction
 from workbench.influence.factors import fit_factors
 from workbench.influence.preconditioners import PRECONDITIONERS, SERVED_BY, preconditioner
 from workbench.influence.scores import Scorer, score_rows, scorer
+from workbench.influence.trust import planted_controls
 from workbench.models.linear_maps import linear_maps
 
 
@@ -119,7 +120,8 @@ def influence_judge(task: SelectionTask, pool: Pool, model: Any, settings: Judge
     }
 
     def controls() -> Mapping[str, np.ndarray]:
-        rows = control_rows(task, sample_NT[: settings.control_rows])
+        sample_nT = sample_NT[: settings.control_rows]
+        rows = planted_controls(sample_nT, len(model.head_VD), seed=task.seed)
         return {
             kind: score_rows(model, rows_NT, direction, **how).score_N
             for kind, rows_NT in rows.items()
@@ -127,19 +129,6 @@ def influence_judge(task: SelectionTask, pool: Pool, model: Any, settings: Judge
 
     score = scorer(model, task.source, direction, cache_dir=task.cache_dir, **how)
     return Judge(score, controls, {**direction.settings, "way": settings.way})
-
-
-def control_rows(task: SelectionTask, rows_NT: np.ndarray) -> dict[str, np.ndarray]:
-    """Rows from which nothing can be learned, int64 (N, T + 1) by kind.
-
-    noise: ids drawn uniformly from those that occur in the rows; shuffled: the rows, each with
-    its tokens in random order.
-    """
-    rng = RandomStreams(task.seed).at("control rows")
-    return {
-        "noise": rng.choice(np.unique(rows_NT), size=rows_NT.shape),
-        "shuffled": rng.permuted(rows_NT, axis=1),
-    }
 
 
 def _sample(task: SelectionTask, pool: Pool, rows: int) -> np.ndarray:

@@ -93,6 +93,11 @@ class Quad:
         require_trust(trust)
         if not 0 <= memory <= 1:
             raise ConfigError(f"memory = {memory}", remedy="give a share from 0 to 1")
+        if neighbour_distance is not None and not neighbour_distance > 0:
+            raise ConfigError(
+                f"neighbour_distance = {neighbour_distance}",
+                remedy="give a cosine distance above 0, or None for no credit",
+            )
         self.task, self._make_judge = task, judge
         self._trust, self._memory = trust, memory
         self._neighbour_distance = neighbour_distance

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workbench.core import Progress, silent
+from workbench.core import ConfigError, Progress, silent
 from workbench.selection.arms import Arms
 from workbench.selection.bandit import Bandit
 
@@ -41,6 +41,16 @@ class RoundSettings:
     chunk_rows: int = 16
     breadth: float = 1.5
     scored_share: float = 0.3
+
+    def __post_init__(self):
+        for name in ("arms_per_round", "samples_per_pull", "chunk_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}", remedy="set at least 1")
+        if self.breadth < 1 or self.scored_share < 0:
+            raise ConfigError(
+                f"breadth = {self.breadth}, scored_share = {self.scored_share}",
+                remedy="give a breadth of 1 or more, and a share of 0 or more",
+            )
 
 
 class Pull(NamedTuple):
