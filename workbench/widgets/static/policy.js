@@ -42,8 +42,8 @@ class Simplex {
       }, "Appears with the first recorded steps"));
     }
     const zoom = this.closer.ariaPressed === "true" ? this.zoom() : 1;
-    setText(this.unit, zoom > 1 ? `${zoom} times enlarged, + is uniform`
-      : "a corner is one domain alone, + is uniform");
+    setText(this.unit, zoom > 1 ? `${zoom} times enlarged, +: uniform`
+      : "corner: one domain alone, +: uniform");
     // Names stay where their corners were: they say in which direction these are.
     this.whole = this.scaled(width, 1);
     this.enlarged = zoom > 1;
@@ -134,7 +134,7 @@ class Simplex {
     return this.path.domains.flatMap((domain, k) => {
       const corner = this.path.corners[k], [x, y] = this.whole(corner);
       const side = Math.abs(corner[0]) < 0.2 ? 0 : Math.sign(corner[0]);
-      const dy = side ? -1 : corner[1] > 0 ? -21 : 20, anchor = ["end", "middle", "start"][side + 1];
+      const dy = side ? -1 : corner[1] > 0 ? -23 : 20, anchor = ["end", "middle", "start"][side + 1];
       const text = (value, line, style) => node("text", {
         x: x + 9 * side, y: y + dy + 13 * line, "text-anchor": anchor, class: style,
       }, value);
