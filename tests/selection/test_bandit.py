@@ -177,11 +177,11 @@ def test_the_threshold_is_the_quantile_that_the_budget_needs():
     for arm, level in enumerate([3.0, 1.0, 2.0, 0.0]):
         bandit.observe(arm, np.full(4, level))
     tokens_C = np.array([100, 100, 100, 700])
-    assert bandit.threshold(0.1, tokens_C) == 2.0
-    assert bandit.threshold(0.2, tokens_C) == 1.0
-    assert bandit.threshold(0.25, tokens_C) == 0.0
+    assert bandit.threshold(0.1, tokens_C) == 2.5
+    assert bandit.threshold(0.2, tokens_C) == 1.5
+    assert bandit.threshold(0.25, tokens_C) == 0.5
     assert bandit.threshold(1.0, tokens_C) == bandit.threshold(7.0, tokens_C) == -np.inf
-    assert bandit.threshold(0.1, np.array([0, 100, 100, 100])) == 1.0
+    assert bandit.threshold(0.1, np.array([0, 100, 100, 100])) == 1.5
     assert bandit.accepts(2.0).tolist() == [True, False, True, False]
 
 
@@ -197,6 +197,16 @@ def test_every_arm_that_the_budget_needs_can_pass_on_a_lower_bound():
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize("by_mean", [True, False])
+def test_the_first_arm_that_the_budget_does_not_need_does_not_pass(by_mean):
+    bandit = Bandit(np.full(4, 1000))
+    rng = np.random.default_rng(0)
+    for arm, level in enumerate([30.0, 20.0, 10.0, 0.0]):
+        bandit.observe(arm, rng.normal(level, 1, 4))
+    bar = bandit.threshold(0.4, np.full(4, 100))
+    assert bandit.accepts(bar, by_mean=by_mean).tolist() == [True, True, False, False]
 
 
 def test_a_given_tau_is_kept_whatever_the_budget():

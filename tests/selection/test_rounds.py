@@ -135,7 +135,7 @@ def test_the_gate_is_asked_once_before_anything_is_accepted():
     def refuse(threshold):
         raise PolicyError(f"no trust at {threshold:.1f}")
 
-    with pytest.raises(PolicyError, match=r"no trust at 1\.0"):
+    with pytest.raises(PolicyError, match=r"no trust at 0\.5"):
         run([30, 30, 30], 25, gate=refuse, spread=0.0)
     asked = []
     run([30, 30, 30], 25, gate=asked.append)

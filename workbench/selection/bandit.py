@@ -225,11 +225,12 @@ class Bandit:
             share: part of the tokens that may pass, such as budget over what is left.
             tokens_C: tokens each arm still has; arms are weighed by them.
         Returns:
-            `tau` if it is fixed; else the mean of the best arm that the share, filled best arm
-            first, does not need; -inf when it needs all, inf while no arm is known.
+            `tau` if it is fixed; else midway between the last arm that the share, filled best arm
+            first, needs and the first that it does not; -inf when it needs all, inf while no arm
+            is known.
 
         The mean of the last arm needed would be a bar that this arm's own lower bound never
-        passes.
+        passes; the mean of the next would be one that this next arm passes by its mean.
         """
         if self.tau is not None:
             return self.tau
@@ -240,7 +241,9 @@ class Bandit:
         best = known[np.argsort(-mean_C[known], kind="stable")]
         passed = np.cumsum(tokens_C[best])
         needed = int(np.searchsorted(passed, min(share, 1.0) * passed[-1])) + 1
-        return float(mean_C[best[needed]]) if needed < len(best) else -np.inf
+        return (
+            float(mean_C[best[needed - 1 : needed + 1]].mean()) if needed < len(best) else -np.inf
+        )
 
     def accepts(self, threshold: float, *, by_mean: bool = False) -> np.ndarray:
         """Whether each arm passes: mean (paper) or lower bound (robust) at or above it; bool (C,).

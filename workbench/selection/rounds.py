@@ -173,18 +173,21 @@ class _Rounds:
 
     def _accept(self, cluster: int) -> None:
         left = self.budget_tokens - self.record.accepted_tokens
+        reason = self._reason(cluster)
         emitted = self.arms.emit(cluster, self.settings.chunk_rows, left)
         self.bandit.lose(cluster, emitted.unscored)
-        estimate, threshold = self.bandit.estimate(), self.record.threshold
         self.record.row_n += emitted.row_n.tolist()
         self.record.accepted_tokens += int(self.arms.tokens_N[emitted.row_n].sum())
-        reason = (
-            f"round {self.record.rounds}: mean {estimate.mean_C[cluster]:.3g}, at least "
-            f"{estimate.low_C[cluster]:.3g}, passes {threshold:.3g}"
-        )
         self.record.reason_n += [reason] * len(emitted.row_n)
         if emitted.full or self.record.accepted_tokens == self.budget_tokens:
             self.record.stopped = "the budget is filled"
+
+    def _reason(self, cluster: int) -> str:
+        estimate = self.bandit.estimate()
+        shown = f"mean {estimate.mean_C[cluster]:.4g}"
+        if self.bandit.variant == "robust" and self.may_score():
+            shown = f"{estimate.low_C[cluster]:.4g}, low end of {shown},"
+        return f"round {self.record.rounds}: {shown} passes {self.record.threshold:.4g}"
 
     def _tell(self, chosen: np.ndarray, rewards: list[float]) -> None:
         event: dict[str, Any] = {
