@@ -94,6 +94,8 @@ def test_a_folder_gives_rows_of_every_domain_it_has(nano_corpus, text_file):
     own = [fresh_text(300, seed) for seed in (0, 1)]
     texts = [nano_corpus.tokenizer.decode(row.tolist()) for row in rows_MT]
     assert sorted([text in own[0] for text in texts]) == [False] * 3 + [True] * 3
+    uneven = SelectionConfig(reference=folder, reference_rows=3)
+    assert len(reference_rows(nano_corpus, uneven, evaluated_rows=4)) == 3
     only = SelectionConfig(reference=folder, reference_rows=6, reference_domains=("two",))
     rows_MT = reference_rows(nano_corpus, only, evaluated_rows=4)
     assert all(nano_corpus.tokenizer.decode(row.tolist()) in own[1] for row in rows_MT)
@@ -122,6 +124,9 @@ def test_a_reference_that_is_no_text_or_too_short_is_refused(nano_corpus, text_f
         reference_rows(nano_corpus, config, evaluated_rows=4)
     with pytest.raises(DataError, match="'some-dataset' is not a file or folder"):
         reference_rows(nano_corpus, SelectionConfig(reference="some-dataset"), evaluated_rows=4)
-    short = SelectionConfig(reference=text_file(one="Too short."))
-    with pytest.raises(DataError, match=r"tokens, fewer than a row of 33"):
+    short = SelectionConfig(reference=text_file(one="Too short.", two=fresh_text(99)))
+    with pytest.raises(DataError, match=r"domain 'one' .* tokens, fewer than a row of 33"):
         reference_rows(nano_corpus, short, evaluated_rows=4)
+    unknown = short.replace(reference_domains=("two", "three"))
+    with pytest.raises(DataError, match=r"domain 'three' of reference .* has 0 tokens"):
+        reference_rows(nano_corpus, unknown, evaluated_rows=4)

@@ -75,20 +75,11 @@ def reference_rows(
 def _held_out_rows(
     corpus: PreparedCorpus, config: SelectionConfig, evaluated_rows: int
 ) -> np.ndarray:
-    """As many rows of every reference domain, the first domains one more where it is not even."""
-    domains = config.reference_domains or corpus.domains
-    for domain in domains:
+    parts = []
+    for domain, wanted in _shares(config, corpus.domains).items():
         if domain not in corpus.domains:
             problem, remedy = unknown_name("reference domain", domain, corpus.domains)
             raise DataError(problem, remedy=remedy)
-    if config.reference_rows < len(domains):
-        raise DataError(
-            f"{config.reference_rows} reference rows of {len(domains)} domains",
-            remedy=f"set reference_rows to at least {len(domains)}, or choose reference_domains",
-        )
-    parts = []
-    for place, domain in enumerate(domains):
-        wanted = (config.reference_rows + len(domains) - 1 - place) // len(domains)
         rows = corpus.held_out(domain, wanted, first=evaluated_rows)
         if len(rows) < wanted:
             there = int(corpus.held_out_rows_K[corpus.domains.index(domain)])
@@ -102,8 +93,20 @@ def _held_out_rows(
     return np.concatenate(parts)
 
 
+def _shares(config: SelectionConfig, domains: tuple[str, ...]) -> dict[str, int]:
+    """Rows of each reference domain, the first ones one more where it is not even."""
+    names = list(dict.fromkeys(config.reference_domains or domains))
+    if config.reference_rows < len(names):
+        raise DataError(
+            f"{config.reference_rows} reference rows of {len(names)} domains",
+            remedy=f"set reference_rows to at least {len(names)}, or choose reference_domains",
+        )
+    base, more = divmod(config.reference_rows, len(names))
+    return {name: base + (place < more) for place, name in enumerate(names)}
+
+
 def _text_rows(corpus: PreparedCorpus, config: SelectionConfig) -> np.ndarray:
-    """Documents of the user's text, packed in rows as a corpus is, domain by domain."""
+    """The user's text, packed in rows as a corpus is; a domain may give less than its share."""
     assert config.reference is not None
     if not is_path(config.reference):
         raise DataError(
@@ -117,28 +120,26 @@ def _text_rows(corpus: PreparedCorpus, config: SelectionConfig) -> np.ndarray:
         max_document_kb=None,
     )
     source = open_source(text)
-    domains = config.reference_domains or source.domains or ()
-    wanted_tokens = -(-config.reference_rows // max(1, len(domains))) * corpus.context_tokens + 1
-    intake, ids_of = Intake(text), {domain: [] for domain in domains}
+    wanted = _shares(config, source.domains or ())
+    intake, ids_of = Intake(text), {domain: [] for domain in wanted}
     for document in intake.take(source):
         ids = ids_of[document.domain]
         ids += [*corpus.tokenizer.encode([document.text])[0], corpus.eos_id]
-        if len(ids) >= wanted_tokens:
+        if len(ids) > wanted[document.domain] * corpus.context_tokens:
             intake.full.add(document.domain)
-    rows = [_packed(ids[:wanted_tokens], corpus.context_tokens) for ids in ids_of.values()]
-    packed = np.concatenate(rows)[: config.reference_rows] if rows else np.empty((0, 0))
-    if len(packed) == 0:
-        tokens = sum(map(len, ids_of.values()))
-        raise DataError(
-            f"reference '{config.reference}' has {tokens} tokens, fewer than a row of "
-            f"{corpus.context_tokens + 1}",
-            remedy="give more text, or prepare the corpus with fewer context_tokens",
-        )
-    return packed
+    for domain, ids in ids_of.items():
+        if len(ids) <= corpus.context_tokens:
+            raise DataError(
+                f"domain '{domain}' of reference '{config.reference}' has {len(ids)} tokens, fewer "
+                f"than a row of {corpus.context_tokens + 1}",
+                remedy="give it more text, or name the other domains in reference_domains",
+            )
+    packed = [_packed(ids, corpus.context_tokens)[: wanted[name]] for name, ids in ids_of.items()]
+    return np.concatenate(packed)
 
 
 def _packed(ids: list[int], context_tokens: int) -> np.ndarray:
-    rows = max(0, (len(ids) - 1) // context_tokens)
+    rows = (len(ids) - 1) // context_tokens
     first = np.arange(rows)[:, None] * context_tokens
     return np.array(ids, dtype=np.int64)[first + np.arange(context_tokens + 1)]
 
