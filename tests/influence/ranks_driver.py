@@ -54,6 +54,8 @@ def work(rank, world, out_dir):
     store = dist.FileStore(str(out_dir / "store"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     torch.save(fitted(), out_dir / f"rank{rank}.pt")
+    fitted(out_dir / "factors")
+    # The second time they are read, on every rank or on none.
     torch.save(fitted(out_dir / "factors"), out_dir / f"kept{rank}.pt")
     dist.barrier()
 

@@ -107,6 +107,23 @@ def test_an_untied_head_is_fitted_as_well():
     torch.testing.assert_close(sampled.of(name).squares_OI, without.of(name).squares_OI)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_is_added_up_in_float32(autocast):
+    exact, coarse = small_decoder("gpt2").float(), small_decoder("gpt2").float()
+    maps = linear_maps(exact)
+    expected = fit_factors(exact, BATCHES, maps, labels="data")
+    coarse = coarse if autocast else coarse.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = fit_factors(coarse, BATCHES, linear_maps(coarse), labels="data")
+    for name in maps.names:
+        part, truth = found.of(name), expected.of(name)
+        assert part.squares_OI.dtype == torch.float32
+        assert float(part.squares_OI.sum() / truth.squares_OI.sum()) == pytest.approx(1, abs=0.05)
+        assert float(part.kronecker_OI.sum() / truth.kronecker_OI.sum()) == pytest.approx(
+            1, abs=0.05
+        )
+
+
 def test_maps_with_the_same_inputs_share_their_basis(decoder, tmp_path):
     maps = linear_maps(decoder)
     layer = "model.model.decoder.layers.0.self_attn."

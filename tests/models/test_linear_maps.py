@@ -150,3 +150,14 @@ def test_a_map_whose_rows_cannot_be_told_apart_is_named():
         observed(net, linear_maps(net), print),
     ):
         net(torch.zeros(2, 3, dtype=torch.long))
+
+
+def test_dropout_is_off_while_observed():
+    decoder = model("gpt2", **SMALL_GPT2, resid_pdrop=0.5).train()
+    tokens, seen = torch.zeros(2, 9, dtype=torch.long), []
+    for _ in range(2):
+        with observed(decoder, linear_maps(decoder), lambda _found, _a, s: seen.append(s)):
+            decoder(tokens[:, :-1], tokens[:, 1:]).sum().backward()
+    half = len(seen) // 2
+    assert half and all(map(torch.equal, seen[:half], seen[half:]))
+    assert decoder.training

@@ -113,8 +113,9 @@ def reference_gradient(
     gradients = {found.name: _zeros(found, device) for found in maps}
 
     def see(found: LinearMap, a_bTI: Tensor, s_bTO: Tensor) -> None:
-        product_OI = s_bTO.flatten(0, 1).T @ a_bTI.flatten(0, 1)
-        gradients[found.name] += product_OI
+        total_OI = gradients[found.name]
+        s_NO, a_NI = (side.flatten(0, 1).to(total_OI.dtype) for side in (s_bTO, a_bTI))
+        total_OI += s_NO.T @ a_NI
 
     starts = range(0, len(rows_MT), batch_rows)
     for start in starts[rank::world]:

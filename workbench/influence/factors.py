@@ -88,8 +88,10 @@ def fit_factors(
             continue
         files.append(f"maps_{number:04d}_{len(group)}.safetensors")
         parts |= _kept(path / files[-1], group, fit)
-    if path is not None and fit.rank == 0:
-        finish(path, settings, files)
+    if path is not None:
+        if fit.rank == 0:
+            finish(path, settings, files)
+        fit.wait()
     return Factors(settings, parts)
 
 
@@ -123,8 +125,7 @@ def _kept(file: Path, group: Sequence[LinearMap], fit: _Fit) -> dict[str, MapFac
     if fit.rank == 0:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_parts(file, parts)
-    if fit.world > 1:
-        dist.barrier()
+    fit.wait()
     return load_parts(file)
 
 
@@ -294,6 +295,11 @@ class _Fit:
         generator = self.random.at(STREAM, index)
         with observed(self.model, maps, see):
             differentiate(self.model, maps, rows, labels=self.labels, generator=generator)
+
+    def wait(self) -> None:
+        """For all ranks: they must agree on which files exist, or one waits for sums forever."""
+        if self.world > 1:
+            dist.barrier()
 
     def _total(self, sums: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.world > 1:

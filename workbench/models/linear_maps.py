@@ -91,11 +91,9 @@ class LinearMaps(Sequence[LinearMap]):
     def __getitem__(self, index: int) -> LinearMap: ...
 
     @overload
-    def __getitem__(self, index: slice) -> LinearMaps: ...
+    def __getitem__(self, index: slice) -> tuple[LinearMap, ...]: ...
 
-    def __getitem__(self, index: int | slice) -> LinearMap | LinearMaps:
-        if isinstance(index, slice):
-            return LinearMaps(self.maps[index], self.skipped)
+    def __getitem__(self, index: int | slice) -> LinearMap | tuple[LinearMap, ...]:
         return self.maps[index]
 
     def __len__(self) -> int:
