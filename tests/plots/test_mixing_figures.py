@@ -50,7 +50,7 @@ def step_event(step: int, steps: int, learner: bool) -> dict:
         by_domain = dict(zip(DOMAINS, (1.0, -1.5, 0.5), strict=True))
         event["mixer"] = {
             "reward_average": by_domain,
-            "signal_to_noise": dict.fromkeys(DOMAINS, 2.0),
+            "signal_to_noise": dict.fromkeys(DOMAINS, 1e6 if step == 0 else 2.0),
             "self_energy": 2.0,
             "interaction_energy": 0.5,
         }
@@ -95,6 +95,8 @@ def test_rewards_have_a_line_a_domain_and_a_rule_where_noise_begins(make):
     named = [trace.name for trace in figure.data if trace.showlegend]
     assert named == ["code", "noise &lt;b&gt;", "prose"]
     assert any(shape.y0 == 1 for shape in figure.layout.shapes)
+    ratios = [trace for trace in figure.data if trace.yaxis == "y2"]
+    assert len(ratios) == 3 and all(max(trace.y) == 2.0 for trace in ratios)
 
 
 @pytest.mark.parametrize("draw", FIGURES, ids=lambda f: f.__name__)

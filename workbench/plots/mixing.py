@@ -31,6 +31,8 @@ from workbench.plots.series import (
 from workbench.plots.theme import RULE, TEXT, blank, safe, say_nothing_yet, style
 
 SMOOTHING_STEPS = 10
+WITHOUT_SPREAD = 1e3
+"""Signal-to-noise from here on is that of one or two observations, which have no spread yet."""
 POLE_COLOURS = [[0.0, "#D55E00"], [0.5, "#F7F7F7"], [1.0, "#0072B2"]]
 """Disagreement to agreement; told apart in every kind of colour vision."""
 
@@ -260,7 +262,12 @@ def _said(field: str) -> Callable[[dict[str, Any]], float | None]:
 
 
 def _said_of(field: str, domain: str) -> Callable[[dict[str, Any]], float | None]:
-    return lambda event: event.get("mixer", {}).get(field, {}).get(domain)
+    def value(event: dict[str, Any]) -> float | None:
+        said = event.get("mixer", {}).get(field, {}).get(domain)
+        unknown = field == "signal_to_noise" and said is not None and said >= WITHOUT_SPREAD
+        return None if unknown else said
+
+    return value
 
 
 def _entropy(event: dict[str, Any]) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.plots.mixing import corners
+from workbench.plots.mixing import WITHOUT_SPREAD, corners
 from workbench.plots.theme import style
 from workbench.widgets.curves import ByDomain, RunCurves
 from workbench.widgets.frames import line, stretched
@@ -28,8 +28,6 @@ LEARNT = {
     "self_energy": "Self energy",
     "interaction_energy": "Interaction energy",
 }
-WITHOUT_SPREAD = 1e3
-"""Signal-to-noise above this is that of one or two observations, which have no spread yet."""
 
 
 class PolicyCurves(RunCurves):

@@ -152,7 +152,7 @@ class DomainTable {
       ["Domain", ""], ["Share", "Bar: in effect. Mark: asked for"],
       ["In effect", "Share of the rows after the floor and guaranteed rows"],
       ["Asked for", "Share that the mixer proposed"], ["Reward", "Running mean of the reward"],
-      ["Signal / noise", "▼ below 1: the reward is mostly noise"],
+      ["Signal\u00a0/ noise", "▼ below 1: the reward is mostly noise"],
     ].map(([name, title]) => node("th", { scope: "col", title },
       name, ...(name === "Share" ? [" ", this.until] : [])));
     this.until.className = "wb-unit";
