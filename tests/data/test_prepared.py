@@ -67,6 +67,15 @@ def test_dropped_tokens_are_counted(planted):
             assert 0 <= stream["dropped_tokens"] < 32
 
 
+def test_held_out_rows_can_be_read_from_any_row_on(planted):
+    whole = planted.held_out("noise")
+    assert len(whole) == planted.held_out_rows_K[planted.domains.index("noise")]
+    assert np.array_equal(planted.held_out("noise", 3, first=2), whole[2:5])
+    assert np.array_equal(planted.held_out("noise", first=2), whole[2:])
+    assert planted.held_out("noise", 3, first=len(whole) - 1).shape == (1, 33)
+    assert planted.held_out("noise", 3, first=len(whole) + 5).shape == (0, 33)
+
+
 def test_sample_id_leads_back_to_domain_and_row(planted):
     ids = sample_ids(np.array([0, 3, 5]), np.array([0, 7, 11]))
     assert planted.domain_of(ids).tolist() == [0, 3, 5]
@@ -236,3 +245,10 @@ def test_a_folder_that_is_no_corpus_or_of_another_format_is_refused(tmp_path, co
     (copy / "manifest.json").write_text(json.dumps({**manifest, "format": 0}))
     with pytest.raises(DataError, match="format 0"):
         PreparedCorpus.open(copy)
+
+
+def test_documents_of_many_rows_are_those_of_their_provenance(planted):
+    ids = np.random.default_rng(0).permutation(planted.pool().sample_id_N)[:60]
+    expected = [[part["document"] for part in planted.provenance(int(i))] for i in ids]
+    assert planted.documents(ids) == expected
+    assert planted.documents(ids[:0]) == []

@@ -132,6 +132,17 @@ class PreparedCorpus:
             for record in self._train[domain].documents(first, last)
         ]
 
+    def documents(self, sample_id_N: np.ndarray) -> list[list[str]]:
+        """Content hashes of the documents of each training row; `provenance` says more of one."""
+        domain_N, row_N = split_ids(sample_id_N)
+        found: list[list[str]] = [[]] * len(row_N)
+        for domain in np.unique(domain_N):
+            place_n = np.flatnonzero(domain_N == domain)
+            names = self._train[domain].document_names(row_N[place_n])
+            for place, own in zip(place_n, names, strict=True):
+                found[place] = own
+        return found
+
     def domain_of(self, sample_id_B: np.ndarray) -> np.ndarray:
         """Domain index of each id, int64 (B,)."""
         return np.asarray(sample_id_B, dtype=np.int64) >> DOMAIN_SHIFT

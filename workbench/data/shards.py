@@ -246,6 +246,25 @@ class TokenStream:
                     continue
             yield from _touching(table.read_row_group(group), first_token, last_token)
 
+    def document_names(self, row_N: np.ndarray) -> list[list[str]]:
+        """Content hashes of the documents of each row, in one pass over the table."""
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.ParquetFile(self.table_path)
+        first_N = np.asarray(row_N) * self._context_tokens
+        last_N = first_N + self._context_tokens
+        names: list[list[str]] = [[] for _ in first_N]
+        for group in range(table.num_row_groups):
+            part = table.read_row_group(group, columns=["document", "first_token", "tokens"])
+            start_D = part.column("first_token").to_numpy()
+            end = int(start_D[-1]) + part.column("tokens")[-1].as_py()
+            document_D = part.column("document").to_pylist()
+            from_N = np.maximum(np.searchsorted(start_D, first_N, side="right") - 1, 0)
+            until_N = np.searchsorted(start_D, last_N, side="right")
+            for i in np.flatnonzero((last_N >= start_D[0]) & (first_N < end)):
+                names[i].extend(document_D[from_N[i] : until_N[i]])
+        return names
+
     def _check_size(self, shard: dict[str, Any]) -> None:
         path = self.root / shard["file"]
         size = path.stat().st_size if path.exists() else None

@@ -146,10 +146,12 @@ class Loop:
         self.recorder.add(stepped, batch, mixture, supply, seconds, diagnostics, steps_left, choice)
 
     def _worries(self) -> list[str]:
-        """What holds now and a user should know: of the mixer, and domains read many times."""
+        """What holds now and a user should know: of the mixer, and of text that is used up."""
+        state = self.state
         return [
-            *self.state.mixer.warnings(),
-            *exhausted(self.state.corpus.domains, self.state.sampler.epochs_K),
+            *state.mixer.warnings(),
+            *exhausted(state.corpus.domains, state.sampler.epochs_K),
+            *([POOL_USED_UP] if state.selecting and state.selecting.used_up else []),
         ]
 
     def _warn_while(self, messages: Sequence[str]) -> None:
@@ -170,10 +172,7 @@ class Loop:
         """Let the selector choose, where it is due; whether it did."""
         state, selecting = self.state, self.state.selecting
         last = state.step >= state.config.training.total_steps
-        if selecting is None or last or not selecting.due(state.step):
-            return False
-        if selecting.choice is not None and not selecting.left_tokens:
-            self._warn_while([*self._warned, POOL_USED_UP])
+        if selecting is None or last or selecting.used_up or not selecting.due(state.step):
             return False
         self._flush()
         told: dict[str, float] = {}

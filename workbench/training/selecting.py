@@ -131,9 +131,11 @@ class Selecting:
         return self.choice
 
     @property
-    def left_tokens(self) -> int:
-        """Tokens of the rows never chosen."""
-        return int(self._pool().tokens_N.sum())
+    def used_up(self) -> bool:
+        """Whether choices go on but every row was chosen once."""
+        if self.config.every_steps is None or self.offered_N is None:
+            return False
+        return len(self.offered_N) == self.corpus.rows_K.sum()
 
     def _pool(self) -> Pool:
         pool = self.corpus.pool()
@@ -181,8 +183,7 @@ class Selecting:
             "influence": none_n if selection.influence_N is None else selection.influence_N,
             "reason": list(selection.reason_N),
             "documents": [
-                ";".join(entry["document"] for entry in self.corpus.provenance(sample_id))
-                for sample_id in selection.sample_id_N.tolist()
+                ";".join(names) for names in self.corpus.documents(selection.sample_id_N)
             ],
         }
 
