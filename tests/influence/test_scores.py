@@ -179,6 +179,8 @@ def test_wrong_asks_are_refused():
     direction, rows_NT = drawn_direction(model), rows()
     with pytest.raises(ConfigError, match="did you mean 'ghost'"):
         score_rows(model, rows_NT, direction, way="gost")
+    with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+        score_rows(model, rows_NT, direction, precision="bf16")
     with pytest.raises(ConfigError, match="knows no parts"):
         score_rows(model, rows_NT, direction, way="jvp", tokens=True)
     with pytest.raises(DataError, match="int32"):

@@ -43,8 +43,9 @@ Precision = Literal["float32", "bfloat16"]
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Sample ids int64 (n,) to influence scores float32 (n,): higher is more helpful."""
 
-RELATIVE_STEP = 1e-3
-"""|h P| / |W| of the difference: `benchmarks/influence.py` prints what it costs in accuracy."""
+RELATIVE_STEP: dict[str, float] = {"float32": 3e-4, "bfloat16": 1e-2}
+"""|h P| / |W| of the difference by precision: curvature limits it above, rounding below;
+`benchmarks/influence.py` prints what is left of the accuracy."""
 DEFAULT_RANK = 64
 SHARD_ROWS = 512
 """Rows scored between two writes of a scorer."""
@@ -137,7 +138,7 @@ def score_rows(
     way: WayName = "auto",
     rank: int | None = None,
     loss_N: np.ndarray | None = None,
-    relative_step: float = RELATIVE_STEP,
+    relative_step: float | None = None,
     tokens: bool = False,
     per_map: bool = False,
     batch_rows: int = 16,
@@ -152,7 +153,7 @@ def score_rows(
         rows_NT: int64 (N, T + 1): inputs are [:, :-1], labels [:, 1:].
         rank: of `low_rank`; `DEFAULT_RANK` when that way is named without one.
         loss_N: the rows' losses, where known, which halve the cost of `difference`.
-        relative_step: of `difference`, |h P| / |W|.
+        relative_step: of `difference`, |h P| / |W|; `RELATIVE_STEP` when None.
         tokens, per_map: also give the part of each position, of each linear map.
         precision: "bfloat16" computes under autocast and adds up in float32.
         over_ranks: every rank calls with the same rows, scores its part, and gets all scores.
@@ -190,7 +191,7 @@ def scorer(
     *,
     way: WayName = "auto",
     rank: int | None = None,
-    relative_step: float = RELATIVE_STEP,
+    relative_step: float | None = None,
     batch_rows: int = 16,
     device: str = "cpu",
     precision: Precision = "float32",
@@ -210,7 +211,7 @@ def scorer(
     maps = linear_maps(model, names=tuple(direction.matrices))
     chosen = choose_way(model, maps, way=way, rank=rank)
     scoring = _Scoring(model, maps, direction, chosen, rank, relative_step, device, precision)
-    settings = {"way": chosen.way, "rank": rank, "step": relative_step, "precision": precision}
+    settings = {"way": chosen.way, "rank": rank, "step": scoring.step, "precision": precision}
     key = content_key(model, direction.matrices, source.content_hash, settings)
     memo = Memo(cache_dir / "influence_scores" / key if cache_dir else None)
     watch = WeightWatch(model)
@@ -239,17 +240,24 @@ class _Scoring:
     direction: Direction
     chosen: Chosen
     rank: int | None
-    relative_step: float
+    relative_step: float | None
     device: str
     precision: Precision
 
     def __post_init__(self):
+        if self.precision not in RELATIVE_STEP:
+            problem, remedy = unknown_name("precision", self.precision, RELATIVE_STEP)
+            raise ConfigError(problem, remedy=remedy)
         place = self.model.head_VD.device
         if place.type != torch.device(self.device).type:
             raise ModelError(
                 f"the model is on {place.type}, scoring was asked for on {self.device}",
                 remedy=f"pass device='{place}', or move the model first",
             )
+
+    @property
+    def step(self) -> float:
+        return self.relative_step or RELATIVE_STEP[self.precision]
 
     @cached_property
     def way(self) -> Way:
@@ -261,7 +269,7 @@ class _Scoring:
         if self.chosen.way == "jvp":
             return forward_mode(self.model, self.maps, matrices)
         if self.chosen.way == "difference":
-            return difference(self.model, self.maps, matrices, relative_step=self.relative_step)
+            return difference(self.model, self.maps, matrices, relative_step=self.step)
         return ghost(self.model, self.maps, matrices)
 
     def score(
