@@ -152,10 +152,10 @@ class Tfidf:
         self._weigher = TfidfTransformer(sublinear_tf=True).fit(count_BF)
         width = min(self._width, len(sample_id_B))
         seed = stream_seed(self._task.seed, "tfidf") % 2**32
-        # SVD of few rows asks for no more columns than there are rows.
-        self._components = TruncatedSVD(width, random_state=seed).fit(
-            self._weigher.transform(count_BF)
-        )
+        weighed_BF = self._weigher.transform(count_BF)
+        # Rows that are all alike have no variance to explain, which scikit-learn divides by.
+        with np.errstate(invalid="ignore"):
+            self._components = TruncatedSVD(width, random_state=seed).fit(weighed_BF)
 
     def vectors(self, sample_id_B: np.ndarray) -> np.ndarray:
         return self._components.transform(self._weigher.transform(self._counts(sample_id_B)))
