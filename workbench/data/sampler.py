@@ -221,7 +221,7 @@ class _RowOrder:
         offset = first - self._first
         if offset < 0 or offset + count > len(self._ahead):
             self._first, offset = first, 0
-            self._ahead = self._compute(first, max(count, _LOOKAHEAD_ROWS))
+            self._ahead = self._compute(first, max(count, min(_LOOKAHEAD_ROWS, self._rows)))
         return self._ahead[offset : offset + count]
 
     def _compute(self, first: int, count: int) -> np.ndarray:
