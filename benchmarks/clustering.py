@@ -4,7 +4,8 @@
 
 Vectors scatter around three times as many random directions as there are clusters.  Every backend
 runs in a process of its own; `seconds` is all of `selection.cluster`, the final assignment
-included, `cpu_seconds` what it took of all cores, and `peak_mib` the resident memory above that of the vectors.
+included, `cpu_seconds` what it took of all cores, and `peak_mib` the resident memory above that
+of the vectors.
 Shapes: N rows, D width.
 """
 
