@@ -128,7 +128,10 @@ class AgentMixer(Mixer, Protocol):
 
 @runtime_checkable
 class Selector(Stateful, Protocol):
-    """Which samples the pool offers.  Built as `factory(task: SelectionTask, **options)`."""
+    """Which samples the pool offers.  Built as `factory(task: SelectionTask, **options)`.
+
+    A factory with the attribute `uses_reference = False` is given no reference rows.
+    """
 
     def select(self, pool: Pool, budget: int, model: Any) -> Selection:
         """At most `budget` active tokens of the pool, judged with `model`, which stays as it is.

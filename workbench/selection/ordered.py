@@ -84,6 +84,8 @@ class OrderedSelector(ABC):
         deduplicate: choose one row at most of every group of near-duplicates.
     """
 
+    uses_reference = False
+
     def __init__(self, task: SelectionTask, *, deduplicate: bool = False):
         self.task = task
         self._cap = DuplicateCap(task) if deduplicate else None

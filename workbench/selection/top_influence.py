@@ -38,6 +38,8 @@ class TopInfluence(OrderedSelector):
             or `off` not to look.
     """
 
+    uses_reference = True
+
     def __init__(
         self,
         task: SelectionTask,
