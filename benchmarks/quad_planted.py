@@ -8,14 +8,17 @@ repeats a few rows, which the model has memorised; `noise` is uniform.  The refe
 clean rows.  Reported: the AUC of scores of clean rows against the rest; what share of the accepted
 rows is clean, and what share is shuffled or noise; how many clean clusters are reached; all with
 EK-FAC, with identity, and with the cosine of gradients, which is identity divided by a row's norm.
+Seeds that are done are kept in --out, so a study that was cut short continues.
 Shapes: N pool, M reference rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -234,12 +237,12 @@ def study(
     budget = int(SHARE * pool.tokens_N.sum())
     found = {}
     for name, (preconditioner, judge) in CONTENDERS.items():
-        settings = JudgeSettings(preconditioner=preconditioner)
-        scores = judge(task, pool, model, settings).score(pool.sample_id_N)
+        judged = judge(task, pool, model, JudgeSettings(preconditioner=preconditioner))
+        scores = judged.score(pool.sample_id_N)
         # Near-duplicates stay in: it is the scores that have to find them.
         selector = SELECTORS.get("quad")(
             task,
-            judge,
+            lambda *_, judged=judged: judged,
             clusters=source.topics * len(KINDS),
             embedder=embedder,
             preconditioner=preconditioner,
@@ -258,17 +261,31 @@ def study(
     return found
 
 
+def study_of_seed(seed: int, *, steps: int, embedder: str, out: Path) -> dict[str, Any]:
+    """`study` of a seed, kept in `out`."""
+    path = out / f"{embedder}-{steps}-{seed}.json"
+    if not path.exists():
+        source = PlantedPool(seed=seed)
+        found = study(source, trained(source, steps=steps), embedder=embedder)
+        out.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".aside")
+        aside.write_text(json.dumps(found))
+        aside.replace(path)
+    return json.loads(path.read_text())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--embedder", default="planted", help="planted, tfidf or hidden")
+    parser.add_argument("--out", type=Path, default=Path("out/benchmark-quad-planted"))
     options = parser.parse_args()
     torch.set_num_threads(1)
+    how = {"steps": options.steps, "embedder": options.embedder}
     found = {}
     for seed in range(options.seeds):
-        source = PlantedPool(seed=seed)
-        found[seed] = study(source, trained(source, steps=options.steps), embedder=options.embedder)
+        found[seed] = study_of_seed(seed, **how, out=options.out)
         for name, own in found[seed].items():
             print(seed, f"{name:16}", _shown(own["auc"]), "|", _shown(own["accepted"]), flush=True)
     command = f"python -m benchmarks.quad_planted --seeds {options.seeds} --steps {options.steps}"
@@ -276,8 +293,7 @@ def main() -> None:
     payload = {
         "pool": repr(PlantedPool()),
         "share": SHARE,
-        "steps": options.steps,
-        "embedder": options.embedder,
+        **how,
         "seeds": found,
         "mean": _means(found),
     }
