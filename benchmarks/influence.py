@@ -162,7 +162,7 @@ def contenders(bench: Bench, factors: Factors) -> dict[str, Callable[[], object]
         "ghost pipeline": lambda: bench.score(bench.direction("ekfac", factors), way="ghost"),
         "floor": bench.floor,
         "ghost": lambda: bench.score(direction, way="ghost"),
-        "low rank 64": lambda: bench.score(direction, way="low_rank", rank=64),
+        "low rank 64, with its SVD": lambda: bench.score(direction, way="low_rank", rank=64),
         "jvp": lambda: bench.score(direction, way="jvp"),
         "difference": lambda: bench.score(direction, way="difference"),
         "difference, losses known": lambda: bench.score(direction, way="difference", loss_N=known),
