@@ -1,5 +1,7 @@
 """Arms that run out and rounds that fill a budget, without a model: scores are made up."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -120,6 +122,7 @@ def test_every_round_is_told_and_every_scored_row_is_a_pull():
     assert told[-1]["accepted_tokens"] == told[-1]["done"] == record.accepted_tokens
     assert all(len(event["clusters"]) == len(event["rewards"]) for event in told)
     assert {event["stage"] for event in told} == {"pull"}
+    json.dumps(told, allow_nan=False)
 
 
 def test_nothing_is_accepted_before_every_cluster_was_looked_at():
@@ -140,6 +143,14 @@ def test_the_gate_is_asked_once_before_anything_is_accepted():
     asked = []
     run([30, 30, 30], 25, gate=asked.append)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("variant", ["robust", "paper"])
+def test_a_choice_that_is_made_in_one_round_does_not_pass_the_gate_unasked(variant):
+    asked = []
+    settings = RoundSettings(arms_per_round=8, chunk_rows=100)
+    record, _, _ = run([30, 30], 10, gate=asked.append, settings=settings, variant=variant)
+    assert record.rounds == 1 and len(asked) == 1
 
 
 def test_clusters_out_of_range_are_refused():

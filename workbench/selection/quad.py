@@ -91,13 +91,7 @@ class Quad:
         control_rows: int = 32,
     ):
         require_trust(trust)
-        if not 0 <= memory <= 1:
-            raise ConfigError(f"memory = {memory}", remedy="give a share from 0 to 1")
-        if neighbour_distance is not None and not neighbour_distance > 0:
-            raise ConfigError(
-                f"neighbour_distance = {neighbour_distance}",
-                remedy="give a cosine distance above 0, or None for no credit",
-            )
+        _require_memory(memory, neighbour_distance)
         self.task, self._make_judge = task, judge
         self._trust, self._memory = trust, memory
         self._neighbour_distance = neighbour_distance
@@ -254,3 +248,13 @@ class Quad:
         self._pool.load_state_dict(state["pool"])
         if self._cap is not None:
             self._cap.load_state_dict(state["duplicates"])
+
+
+def _require_memory(memory: float, neighbour_distance: float | None) -> None:
+    if not 0 <= memory <= 1:
+        raise ConfigError(f"memory = {memory}", remedy="give a share from 0 to 1")
+    if neighbour_distance is not None and not neighbour_distance > 0:
+        raise ConfigError(
+            f"neighbour_distance = {neighbour_distance}",
+            remedy="give a cosine distance above 0, or None for no credit",
+        )

@@ -23,7 +23,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 """Positions in the pool, int64 (n,), to the influence score per token of each, float32 (n,)."""
 
 Gate = Callable[[float], None]
-"""Told the first threshold that is known; raises to refuse the selection."""
+"""Told the threshold before anything is accepted, once; raises to refuse the selection."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,8 @@ def pull_rounds(
     A round pulls the open arms with the highest optimistic scores; an arm is open while it has
     rows to score or passes with rows to give.  So every round scores or gives something.
     """
-    rounds = _Rounds(bandit, arms, score, settings, budget_tokens, progress)
+    rounds = _Rounds(bandit, arms, score, settings, budget_tokens, gate, progress)
     while not rounds.record.stopped:
-        if gate is not None and rounds.knows_enough():
-            gate(rounds.threshold())
-            gate = None
         rounds.play()
     return rounds.record
 
@@ -106,6 +103,7 @@ class _Rounds:
     score: Score
     settings: RoundSettings
     budget_tokens: int
+    gate: Gate | None
     progress: Progress
     record: Record = field(default_factory=Record)
 
@@ -120,6 +118,9 @@ class _Rounds:
         rewards = self._pull(chosen)
         self.record.threshold = self.threshold()
         passes_C, optimistic_C = self.passes(), self.bandit.estimate().optimistic_C
+        if passes_C.any() and self.gate is not None:
+            self.gate(self.record.threshold)
+            self.gate = None
         for cluster in sorted(chosen.tolist(), key=lambda each: -optimistic_C[each]):
             if passes_C[cluster] and not self.record.stopped:
                 self._accept(cluster)
@@ -149,17 +150,16 @@ class _Rounds:
     def _scorable_C(self) -> np.ndarray:
         return self.arms.unscored_C > 0
 
-    def _pull(self, chosen: np.ndarray) -> list[float]:
+    def _rows_to_draw(self, cluster: int) -> int:
+        """A cold arm of the robust variant gets what it lacks, others a pull's worth."""
+        if self.bandit.variant == "robust" and self.bandit.cold_C[cluster]:
+            return self.bandit.cold_samples - int(self.bandit.count_C[cluster])
+        return self.settings.samples_per_pull if self.may_score() else 0
+
+    def _pull(self, chosen: np.ndarray) -> list[float | None]:
         """Score some rows of every chosen arm, all in one call; the mean reward of each."""
-        cold_C, may_score = self.bandit.cold_C, self.may_score()
-        drawn = []
-        for cluster in chosen.tolist():
-            rows = self.settings.samples_per_pull if may_score else 0
-            missing = self.bandit.cold_samples - int(self.bandit.count_C[cluster])
-            is_robust = self.bandit.variant == "robust"
-            drawn.append(
-                self.arms.draw(cluster, missing if is_robust and cold_C[cluster] else rows)
-            )
+        rows = [self._rows_to_draw(cluster) for cluster in chosen.tolist()]
+        drawn = [self.arms.draw(*each) for each in zip(chosen.tolist(), rows, strict=True)]
         row_n = np.concatenate(drawn)
         influence_n = self.score(row_n) if len(row_n) else np.empty(0)
         parts = np.split(influence_n, np.cumsum([len(part) for part in drawn])[:-1])
@@ -169,7 +169,7 @@ class _Rounds:
                 Pull(self.record.rounds, cluster, row, value)
                 for row, value in zip(own_n.tolist(), reward_n.tolist(), strict=True)
             ]
-        return [float(part.mean()) if len(part) else float("nan") for part in parts]
+        return [float(part.mean()) if len(part) else None for part in parts]
 
     def _accept(self, cluster: int) -> None:
         left = self.budget_tokens - self.record.accepted_tokens
@@ -189,7 +189,7 @@ class _Rounds:
             shown = f"{estimate.low_C[cluster]:.4g}, low end of {shown},"
         return f"round {self.record.rounds}: {shown} passes {self.record.threshold:.4g}"
 
-    def _tell(self, chosen: np.ndarray, rewards: list[float]) -> None:
+    def _tell(self, chosen: np.ndarray, rewards: list[float | None]) -> None:
         event: dict[str, Any] = {
             "stage": "pull",
             "done": self.record.accepted_tokens,
@@ -199,7 +199,7 @@ class _Rounds:
             "rewards": rewards,
             "accepted_tokens": self.record.accepted_tokens,
             "scored": len(self.record.pulls),
-            "threshold": self.record.threshold,
+            "threshold": self.record.threshold if np.isfinite(self.record.threshold) else None,
         }
         self.progress(event)
 
