@@ -131,6 +131,8 @@ class Quad:
         require_reference(self.task)
         clusters = self._pool.see(pool, model)
         arms = self._arms(pool, budget, clusters)
+        self._tables = {"samples": self._placed(pool)}
+        self.task.progress({"stage": "map", "done": len(pool), "total": len(pool)})
         bandit = self._bandit(arms, clusters)
         judge = self._make_judge(self.task, pool, model, self._judging)
         gate = ControlGate(self._trust, judge.controls, self.task.progress)
@@ -179,6 +181,17 @@ class Quad:
             self._tables["samples"]["influence"][row_n],
         )
 
+    def _placed(self, pool: Pool) -> dict[str, np.ndarray]:
+        """What is known of the rows before any is scored; a live map is drawn from it."""
+        map_N2 = self._pool.map(pool)
+        return {
+            "sample_id": pool.sample_id_N,
+            "domain": pool.domain_N,
+            "cluster": self._pool.labels(pool),
+            "x": map_N2[:, 0],
+            "y": map_N2[:, 1],
+        }
+
     def _tabulate(
         self, pool: Pool, arms: Arms, bandit: Bandit, record: Record
     ) -> dict[str, dict[str, np.ndarray]]:
@@ -186,15 +199,11 @@ class Quad:
         score_n = np.array([pull.influence for pull in record.pulls], dtype=np.float32)
         influence_N = np.full(len(pool), np.nan, dtype=np.float32)
         influence_N[row_n] = score_n
-        map_N2, estimate = self._pool.map(pool), bandit.estimate()
+        estimate = bandit.estimate()
         samples = {
-            "sample_id": pool.sample_id_N,
-            "domain": pool.domain_N,
-            "cluster": self._pool.labels(pool),
+            **self._placed(pool),
             "influence": influence_N,
             "accepted": arms.accepted_N,
-            "x": map_N2[:, 0],
-            "y": map_N2[:, 1],
         }
         by_arm = {
             "cluster": np.arange(len(bandit), dtype=np.int32),

@@ -5,7 +5,7 @@
         folder.append("started", 0)
 
 `config.json`, `events.jsonl`, `ledger/*.parquet`, `checkpoints/step_N/`, `selection/step_N/`,
-`summary.json`, `.lock`.
+`selection/pool/`, `summary.json`, `.lock`.
 Files are written aside, forced to disk and renamed, or appended line by line.
 """
 
@@ -317,9 +317,22 @@ class RunFolder:
         """
         path = self.path / "selection" / f"step_{step:09d}"
         with self._aside(path) as aside:
-            for name, columns in tables.items():
-                selection.write_table(aside / f"{name}.parquet", columns)
+            selection.write_tables(aside, tables)
             (aside / "manifest.json").write_bytes(encoding.encode(dict(manifest), indent=2))
+
+    def write_pool(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """What a selector that is at work knows of its pool: selection/pool/, replaced each time.
+
+        Raises:
+            RunError: the columns of a table differ in length, or the disk is full.
+        """
+        with self._aside(self.path / "selection" / "pool") as aside:
+            selection.write_tables(aside, tables)
+
+    def pool(self) -> selection.SelectionRecord | None:
+        """The pool of the choice being made, or of the last one; None before a selector told."""
+        path = self.path / "selection" / "pool"
+        return selection.SelectionRecord(path) if path.is_dir() else None
 
     def selections(self) -> list[int]:
         """Steps before which a selector chose, ascending."""

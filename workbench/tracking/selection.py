@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def write_tables(folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """One parquet file a table."""
+    for name, columns in tables.items():
+        write_table(folder / f"{name}.parquet", columns)
+
+
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     """One parquet file; a NaN in a float column stays one."""
     lengths = {name: len(column) for name, column in columns.items()}
