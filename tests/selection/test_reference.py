@@ -50,6 +50,24 @@ def test_a_domain_with_too_few_rows_is_named_with_the_numbers(nano_corpus):
     assert "lower reference_rows" in caught.value.remedy
 
 
+def test_unnamed_domains_give_what_they_have_and_it_is_told(nano_corpus):
+    there = nano_corpus.held_out_rows_K
+    evaluated, least = int(there.min()) - 1, int(there.argmin())
+    events = []
+    rows_MT = reference_rows(
+        nano_corpus,
+        SelectionConfig(reference_rows=24),
+        evaluated_rows=evaluated,
+        progress=events.append,
+    )
+    told = events[-1]
+    assert told["short"][nano_corpus.domains[least]] == 1
+    missing = sum(4 - rows for rows in told["short"].values())
+    assert len(rows_MT) == 24 - missing - told["dropped"] > 0
+    with pytest.raises(DataError, match="reads all held-out rows of every domain"):
+        reference_rows(nano_corpus, SelectionConfig(), evaluated_rows=int(there.max()))
+
+
 def test_domains_that_do_not_fit_are_refused(nano_corpus):
     with pytest.raises(DataError, match="did you mean 'noise'"):
         reference_rows(nano_corpus, settings(reference_domains=("noisy",)), 4)

@@ -161,6 +161,19 @@ def test_what_cannot_be_chosen_is_refused_before_the_first_step(
     assert error.value.remedy and not (tmp_path / config.name).exists()
 
 
+def test_what_the_reference_set_lacks_is_told_before_the_first_choice(config, cache_dir, tmp_path):
+    quad = Policy("quad", clusters=6, trust="off", factor_rows=16)
+    config = choosing(config, selector=quad, share=0.02, reference_rows=12)
+    with pytest.warns(UserWarning, match="left the reference set, because they repeat text"):
+        run = train(config, tmp_path, cache_dir=cache_dir)
+    record = run.folder.selection()
+    reference = record.manifest["reference"]
+    assert reference["rows"] + reference["dropped"] == 12
+    assert {"arms", "pulls", "samples", "selected"} == set(record.tables())
+    ledger = run.ledger.frame()
+    assert ledger.cluster.notna().all() and ledger.influence.notna().any()
+
+
 @pytest.fixture
 def slow_selector(monkeypatch):
     """A selector that tells of its progress and calls `between` on the way."""

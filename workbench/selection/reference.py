@@ -39,16 +39,22 @@ def reference_rows(
 ) -> np.ndarray:
     """The reference set of a run, int64 (M, T + 1), at most `config.reference_rows` rows.
 
+    Held-out rows of all domains, where none is named, are those that can be had: a domain with
+    too few gives fewer, and copies are dropped.  What was named is given in full or refused.
+
     Args:
         evaluated_rows: first held-out rows of every domain that evaluation reads; never used.
         max_overlap: share of rows found in the pool or the evaluation rows that is dropped
-            without complaint; above it the set is refused.
-        progress: told of the check, with `dropped`, `in_pool` and `in_evaluation` in rows.
+            without complaint; above it a named set is refused.
+        progress: told of the check, with `dropped`, `in_pool` and `in_evaluation` in rows, and
+            `short`: rows of the domains that have less than their share.
     Raises:
         DataError: unknown domain, too few rows, no such text, or too much overlap.
     """
+    named = config.reference is not None or config.reference_domains is not None
+    short: dict[str, int] = {}
     if config.reference is None:
-        rows_MT = _held_out_rows(corpus, config, evaluated_rows)
+        rows_MT, short = _held_out_rows(corpus, config, evaluated_rows, in_full=named)
     else:
         rows_MT = _text_rows(corpus, config)
     evaluated = (corpus.held_out(domain, evaluated_rows) for domain in corpus.domains)
@@ -60,8 +66,9 @@ def reference_rows(
         "dropped": int(dropped_M.sum()),
         "in_pool": int(in_pool_M.sum()),
         "in_evaluation": int(in_evaluation_M.sum()),
+        "short": short,
     }
-    if dropped_M.all() or dropped_M.mean() > max_overlap:
+    if dropped_M.all() or (named and dropped_M.mean() > max_overlap):
         raise DataError(
             f"{counts['dropped']} of {len(rows_MT)} reference rows ({dropped_M.mean():.0%}) repeat "
             f"text of the pool ({counts['in_pool']}) or of the evaluation rows "
@@ -73,15 +80,18 @@ def reference_rows(
 
 
 def _held_out_rows(
-    corpus: PreparedCorpus, config: SelectionConfig, evaluated_rows: int
-) -> np.ndarray:
-    parts = []
+    corpus: PreparedCorpus, config: SelectionConfig, evaluated_rows: int, *, in_full: bool
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Rows (M, T + 1), and how many there are of each domain that has less than its share."""
+    parts, short = [], {}
     for domain, wanted in _shares(config, corpus.domains).items():
         if domain not in corpus.domains:
             problem, remedy = unknown_name("reference domain", domain, corpus.domains)
             raise DataError(problem, remedy=remedy)
         rows = corpus.held_out(domain, wanted, first=evaluated_rows)
         if len(rows) < wanted:
+            short[domain] = len(rows)
+        if len(rows) < wanted and in_full:
             there = int(corpus.held_out_rows_K[corpus.domains.index(domain)])
             raise DataError(
                 f"domain '{domain}' has {there} held-out rows, of which evaluation reads "
@@ -90,7 +100,15 @@ def _held_out_rows(
                 "max_domain_mb, or leave the domain out of reference_domains",
             )
         parts.append(rows)
-    return np.concatenate(parts)
+    rows_MT = np.concatenate(parts)
+    if not len(rows_MT):
+        raise DataError(
+            f"evaluation reads all held-out rows of every domain ({evaluated_rows} of each at "
+            "most), so none is left for the reference set",
+            remedy="lower held_out_rows, raise held_out_fraction or max_domain_mb, or give a "
+            "reference text",
+        )
+    return rows_MT, short
 
 
 def _shares(config: SelectionConfig, domains: tuple[str, ...]) -> dict[str, int]:

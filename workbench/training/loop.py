@@ -175,6 +175,8 @@ class Loop:
         if selecting is None or last or selecting.used_up or not selecting.due(state.step):
             return False
         self._flush()
+        if selecting.choice is None:
+            self._warn(selecting.notes())
         told: dict[str, float] = {}
         selecting.relay.to = lambda event: self._watch(event, told)
         state.offer(selecting.choose(state.step, state.model))
@@ -190,6 +192,9 @@ class Loop:
             raise StopAsked
         stage, now = str(event["stage"]), time.monotonic()
         over = event.get("done") == event.get("total")
+        if stage == "map":
+            assert self.state.selecting is not None
+            self.folder.write_pool(self.state.selecting.named_tables())
         if stage == "pull" or over or now - told.get(stage, 0.0) >= SELECTING_EVERY_SECONDS:
             told[stage] = now
             known = {"done": None, "total": None, **event}

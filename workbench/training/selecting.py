@@ -36,6 +36,8 @@ from workbench.selection import reference_rows
 from workbench.training.finished import finished_model
 
 UNKNOWN_CLUSTER = -1
+MOST_REASONS = 20
+"""Of a choice's event and manifest; the table `selected` has the reason of every row."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Selecting:
     """State fields: the selector's, the step of the last choice, the choice, all rows ever chosen.
 
     judge: model of another run that judges instead of the run's own; batch_tokens: of one step.
-    record, tables: what the run folder keeps of the last choice.
+    reference: what is known of the reference set; record, tables: what the run folder keeps of the
+    last choice.
     """
 
     selector: Selector
@@ -103,6 +106,7 @@ class Selecting:
     judge: Decoder | None
     batch_tokens: int
     relay: Relay
+    reference: dict[str, Any]
     step: int | None = None
     choice: Choice | None = None
     offered_N: np.ndarray | None = None
@@ -127,8 +131,25 @@ class Selecting:
         self.offered_N = np.union1d(before_N, self.choice.sample_id_n)
         seconds = time.perf_counter() - began
         self.record = self._record(selection, pool, budget_tokens, seconds)
-        self.tables = {"selected": self._selected(selection), **self._named()}
+        self.tables = {"selected": self._selected(selection), **self.named_tables()}
         return self.choice
+
+    def notes(self) -> list[str]:
+        """What a user should know of the reference set before the first choice."""
+        reference, found = self.reference, []
+        if reference.get("dropped"):
+            found.append(
+                f"{reference['dropped']} rows left the reference set, because they repeat text of "
+                f"the pool ({reference['in_pool']}) or of the evaluation "
+                f"({reference['in_evaluation']}); {reference['rows']} are left"
+            )
+        if short := reference.get("short"):
+            shown = ", ".join(f"{name} {rows}" for name, rows in short.items())
+            found.append(
+                f"the reference set has fewer rows of some domains than their share: {shown}; "
+                "lower held_out_rows or raise held_out_fraction, or name reference_domains"
+            )
+        return found
 
     @property
     def used_up(self) -> bool:
@@ -167,7 +188,8 @@ class Selecting:
             "pool_rows": len(pool),
             "seconds": seconds,
             "domains": dict(zip(self.corpus.domains, rows_K.tolist(), strict=True)),
-            "reasons": dict(Counter(selection.reason_N).most_common()),
+            "reasons": dict(Counter(selection.reason_N).most_common(MOST_REASONS)),
+            "reference": self.reference,
             "selector": dict(self.selector.diagnostics()),
         }
 
@@ -187,8 +209,8 @@ class Selecting:
             ],
         }
 
-    def _named(self) -> dict[str, dict[str, Any]]:
-        """The selector's tables with domains by name."""
+    def named_tables(self) -> dict[str, dict[str, Any]]:
+        """The selector's tables as they are now, with domains by name."""
         tables = {name: dict(columns) for name, columns in self.selector.tables().items()}
         for columns in tables.values():
             if "domain" in columns:
@@ -225,9 +247,7 @@ def build_selecting(config: RunConfig, corpus: PreparedCorpus) -> Selecting | No
         return None
     check_selection(config, corpus)
     settings, training = config.selection, config.training
-    reference_MT = np.empty((0, corpus.context_tokens + 1), dtype=np.int64)
-    if getattr(SELECTORS.get(config.selector.name), "uses_reference", True):
-        reference_MT = reference_rows(corpus, settings, training.held_out_rows)
+    reference_MT, reference = _reference(config, corpus)
     relay = Relay()
     task = SelectionTask(
         source=corpus,
@@ -248,7 +268,21 @@ def build_selecting(config: RunConfig, corpus: PreparedCorpus) -> Selecting | No
         judge=judge,
         batch_tokens=training.batch_rows * corpus.context_tokens,
         relay=relay,
+        reference=reference,
     )
+
+
+def _reference(config: RunConfig, corpus: PreparedCorpus) -> tuple[np.ndarray, dict[str, Any]]:
+    """Rows of the reference set and what was dropped from it; none where it is not used."""
+    assert config.selector is not None
+    if not getattr(SELECTORS.get(config.selector.name), "uses_reference", True):
+        return np.empty((0, corpus.context_tokens + 1), dtype=np.int64), {}
+    told: dict[str, Any] = {}
+    rows_MT = reference_rows(
+        corpus, config.selection, config.training.held_out_rows, progress=told.update
+    )
+    kept = ("dropped", "in_pool", "in_evaluation", "short")
+    return rows_MT, {"rows": len(rows_MT), **{name: told[name] for name in kept}}
 
 
 def check_selection(config: RunConfig, corpus: PreparedCorpus) -> None:
