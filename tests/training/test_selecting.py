@@ -87,11 +87,16 @@ def test_a_pool_used_up_keeps_the_last_choice_and_says_so(config, cache_dir, tmp
     assert len([e for e in run.events("warning") if "pool" in e["message"]]) == 1
 
 
-@pytest.mark.parametrize("killed_at", [3, 8, 9])
+QUAD = Policy("quad", clusters=6, trust="off", factor_rows=16, memory=0.5)
+
+
+@pytest.mark.parametrize(
+    ("selector", "killed_at"), [("random", 3), ("random", 8), ("random", 9), (QUAD, 8)]
+)
 def test_a_run_killed_between_choices_continues_to_the_bit(
-    config, cache_dir, tmp_path, monkeypatch, killed_at
+    config, cache_dir, tmp_path, monkeypatch, selector, killed_at
 ):
-    config = choosing(config, every_steps=4, first_step=2)
+    config = choosing(config, selector=selector, every_steps=4, first_step=2, reference_rows=12)
     straight = train(config, tmp_path / "a", cache_dir=cache_dir)
     real = Loop._step
 
@@ -108,6 +113,9 @@ def test_a_run_killed_between_choices_continues_to_the_bit(
     assert run.ledger.sql(LEDGER).equals(straight.ledger.sql(LEDGER))
     assert run.folder.selections() == straight.folder.selections() == [2, 6, 10]
     assert [e["step"] for e in run.events("selected")] == [2, 6, 10]
+    for step in (2, 6, 10):
+        ours, theirs = (each.folder.selection(step) for each in (run, straight))
+        assert all(ours.frame(table).equals(theirs.frame(table)) for table in ours.tables())
 
 
 def test_resuming_earlier_gives_up_later_choices(config, cache_dir, tmp_path):
@@ -162,8 +170,7 @@ def test_what_cannot_be_chosen_is_refused_before_the_first_step(
 
 
 def test_what_the_reference_set_lacks_is_told_before_the_first_choice(config, cache_dir, tmp_path):
-    quad = Policy("quad", clusters=6, trust="off", factor_rows=16)
-    config = choosing(config, selector=quad, share=0.02, reference_rows=12)
+    config = choosing(config, selector=QUAD, share=0.02, reference_rows=12)
     with pytest.warns(UserWarning, match="left the reference set, because they repeat text"):
         run = train(config, tmp_path, cache_dir=cache_dir)
     record = run.folder.selection()
