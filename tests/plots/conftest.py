@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.selection_folder import new_folder, write_choice
 from workbench.tracking import RunFolder
 
 DOMAINS = ("clean", "noise <b> $x$")
@@ -47,5 +48,19 @@ def make(tmp_path):
     def create(name: str, steps: int = 100, offset: float = 0.0) -> RunFolder:
         folder = RunFolder.create(tmp_path / name, config={}, environment={})
         return record(folder, steps, offset) if steps else folder
+
+    return create
+
+
+@pytest.fixture
+def choosing_folder(tmp_path):
+    """choosing_folder(rows=…): a run whose selector pulled arms."""
+
+    def create(*, rows: int = 300, clusters: int = 12, rounds: int = 20) -> RunFolder:
+        path = tmp_path / f"choice_{rows}_{clusters}_{rounds}"
+        if path.exists():
+            return RunFolder.open(path)
+        folder = new_folder(path, {})
+        return write_choice(folder, rows=rows, clusters=clusters, count=rounds)
 
     return create

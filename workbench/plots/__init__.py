@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workbench.plots.clusters import arms, cluster_map
     from workbench.plots.curves import ess, held_out, loss, throughput, weight_share
     from workbench.plots.display import bundle, fragment, html, show
     from workbench.plots.mixing import (
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         rewards,
         scores,
     )
+    from workbench.plots.pulls import pulls_replay
     from workbench.plots.replay import policy_replay
     from workbench.plots.samples import implied_mixture, mixture, weight_histograms, weights
     from workbench.plots.series import Runs
@@ -38,9 +40,11 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "clusters": ("arms", "cluster_map"),
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
     "mixing": ("energies", "entropy", "gram", "learning", "policy_path", "rewards", "scores"),
+    "pulls": ("pulls_replay",),
     "replay": ("policy_replay",),
     "samples": ("implied_mixture", "mixture", "weight_histograms", "weights"),
     "series": ("Runs",),
@@ -59,7 +63,9 @@ _HOME = {
 __all__ = [
     "CONFIG",
     "Runs",
+    "arms",
     "bundle",
+    "cluster_map",
     "corpus",
     "energies",
     "entropy",
@@ -75,6 +81,7 @@ __all__ = [
     "png",
     "policy_path",
     "policy_replay",
+    "pulls_replay",
     "rewards",
     "scores",
     "show",

@@ -60,7 +60,7 @@ def policy_replay(run: Runs) -> go.Figure:
         for step, place in zip(step_F, places, strict=True)
     ]
     _axes(figure, domains, float(max(asked_FK.max(), 0 if used_FK is None else used_FK.max())))
-    _controls(figure, step_F)
+    play_controls(figure, step_F)
     return figure
 
 
@@ -153,7 +153,7 @@ def _axes(figure: go.Figure, domains: list[str], top: float) -> None:
     )
 
 
-def _controls(figure: go.Figure, step_F: np.ndarray) -> None:
+def play_controls(figure: go.Figure, step_F: np.ndarray, prefix: str = "step ") -> None:
     """Play, pause, and a slider at the last frame; playing there starts from the first."""
     at_once = {"mode": "immediate", "frame": {"duration": 0}, "transition": {"duration": 0}}
     playing = {**at_once, "frame": {"duration": FRAME_MS}, "fromcurrent": True}
@@ -167,7 +167,7 @@ def _controls(figure: go.Figure, step_F: np.ndarray) -> None:
             {
                 "steps": steps,
                 "active": len(steps) - 1,
-                "currentvalue": {"prefix": "step ", "font": font},
+                "currentvalue": {"prefix": prefix, "font": font},
                 "font": {"color": "rgba(0,0,0,0)"},
                 "x": 0.16,
                 "len": 0.84,

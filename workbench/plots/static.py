@@ -46,6 +46,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _PX_PER_LETTER = 7
 _LEGEND_KEY_PX = 56
 _Y_LABEL_PX = 78
+_SCALE_PX = 84
 
 
 def png(figure: go.Figure, path: str | Path | None = None, *, width: int = WIDTH_PX) -> bytes:
@@ -79,7 +80,11 @@ class _Drawing:
         named = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
         self.named = named if figure.layout.showlegend is not False and len(named) > 0 else []
         letters = max((len(line) for t in named for line in _plain(t.name).split("\n")), default=0)
-        room = _LEGEND_KEY_PX + _PX_PER_LETTER * letters if self.named else 0
+        scales = any(t.type != "bar" and t.marker.showscale for t in figure.data if "marker" in t)
+        room = max(
+            _LEGEND_KEY_PX + _PX_PER_LETTER * letters if self.named else 0,
+            _SCALE_PX if scales else 0,
+        )
         left = max(_Y_LABEL_PX, 30 + self._longest_category())
         self.x0, self.x1 = left / width, 1 - ((margin.r or 20) + room) / width
         self.y0, self.y1 = (margin.b or 50) / height, 1 - (margin.t or 60) / height
@@ -133,16 +138,19 @@ class _Drawing:
             if order is not None:
                 # The first categories an axis meets fix their order.
                 self.axes[x, y].yaxis.update_units([_plain(name) for name in order])
+                self.axes[x, y].set_ylim(-0.6, len(order) - 0.4)
         return self.axes[x, y]
 
     def _scatter(self, axes: Any, trace: Any) -> None:
+        if trace.marker.colorscale is not None:
+            return self._coloured(axes, trace)
         x, y = _list(trace.x), [_plain(v) if isinstance(v, str) else v for v in _list(trace.y)]
         colour, opacity = _colour(trace.line.color or trace.marker.color)
         if trace.fill == "toself":
             fill, alpha = _colour(trace.fillcolor)
             axes.fill(x, y, color=fill, alpha=alpha, linewidth=0)
             return
-        if trace.stackgroup:
+        if isinstance(trace, go.Scatter) and trace.stackgroup:
             self._stack(axes, trace, x, y)
             return
         mode, size = trace.mode or "lines", trace.marker.size
@@ -153,15 +161,41 @@ class _Drawing:
             alpha=opacity,
             linestyle=_DASHES[trace.line.dash or "solid"] if "lines" in mode else "none",
             linewidth=(trace.line.width or 2) * _POINT,
-            marker=_SYMBOLS[trace.marker.symbol or "circle"] if "markers" in mode else None,
+            marker=_symbol(trace.marker.symbol) if "markers" in mode else None,
+            fillstyle="none" if str(trace.marker.symbol).endswith("-open") else "full",
             markersize=(size if isinstance(size, (int, float)) else 7) * _POINT,
             markerfacecolor=_colour(trace.marker.color or trace.line.color)[0],
-            markeredgewidth=0,
+            markeredgewidth=trace.marker.line.width or 0,
             markevery=None if size is None or isinstance(size, (int, float)) else _shown(size),
             label=_plain(trace.name),
         )
         if trace.error_x.array is not None:
             handle = self._error_bars(axes, trace, x, y)
+        self._keep(trace, handle)
+
+    def _coloured(self, axes: Any, trace: Any) -> None:
+        """Points whose colours are numbers on a scale."""
+        look, size = trace.marker, trace.marker.size
+        diameter = [one * _POINT for one in ([size] if isinstance(size, (int, float)) else size)]
+        handle = axes.scatter(
+            _list(trace.x),
+            _list(trace.y),
+            c=_list(look.color),
+            s=[one**2 for one in diameter],
+            cmap=_colours(look.colorscale),
+            vmin=look.cmin,
+            vmax=look.cmax,
+            marker=_symbol(look.symbol),
+            alpha=look.opacity,
+            linewidths=0,
+            label=_plain(trace.name),
+        )
+        if look.showscale:
+            # Inside the panel's own width, so that the axes keep the place the layout gives them.
+            beside = axes.inset_axes((1.02, 0.0, 0.02, 0.6))
+            bar = self.canvas.colorbar(handle, cax=beside)
+            bar.outline.set_visible(False)
+            beside.set_title(_plain(look.colorbar.title.text), fontsize=8, loc="left")
         self._keep(trace, handle)
 
     def _error_bars(self, axes: Any, trace: Any, x: list, y: list) -> Any:
@@ -191,9 +225,7 @@ class _Drawing:
         self._keep(trace, handle)
 
     def _heatmap(self, axes: Any, trace: Any) -> None:
-        from matplotlib.colors import LinearSegmentedColormap
-
-        colours = LinearSegmentedColormap.from_list("", [tuple(stop) for stop in trace.colorscale])
+        colours = _colours(trace.colorscale)
         z, names = trace.z, [_plain(name) for name in trace.y]
         axes.imshow(z, cmap=colours, vmin=trace.zmin, vmax=trace.zmax, aspect="auto")
         axes.set_xticks(range(len(names)), [_plain(name) for name in trace.x], rotation=20)
@@ -294,6 +326,8 @@ def _dress(axes: Any, x: Any, y: Any) -> None:
             getattr(axes, f"set_{side}lim")(*ends)
         elif axis.rangemode == "tozero":
             getattr(axes, f"set_{side}lim")(**{"left" if side == "x" else "bottom": 0})
+        if axis.ticks == "":
+            axes.tick_params(axis=side, length=0)
         if axis.showticklabels is False:
             getattr(axes, f"set_{side}ticklabels")([])
         if axis.tickformat == ".0%":
@@ -330,6 +364,16 @@ def _label_powers(axis: Any) -> None:
 
 def _axis(reference: str) -> str:
     return f"{reference[0]}axis{reference[1:]}"
+
+
+def _symbol(name: str | None) -> str:
+    return _SYMBOLS[(name or "circle").removesuffix("-open")]
+
+
+def _colours(scale: Any) -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("", [tuple(stop) for stop in scale])
 
 
 def _list(values: Any) -> list:
