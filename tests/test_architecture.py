@@ -175,7 +175,7 @@ def test_importing_records_and_figures_loads_no_torch(room):
     assert result.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("room", ["kernels", "models", "training"])
+@pytest.mark.parametrize("room", ["kernels", "models", "influence", "training"])
 def test_the_training_side_imports_where_only_torch_and_transformers_are_installed(room):
     program = f"""
 import importlib, importlib.abc, pkgutil, sys
