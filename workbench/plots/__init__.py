@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from workbench.plots.clusters import arms, cluster_map
     from workbench.plots.curves import ess, held_out, loss, throughput, weight_share
     from workbench.plots.display import bundle, fragment, html, show
+    from workbench.plots.influence import (
+        control_scores,
+        damping_slider,
+        inverse_cosines,
+        lds,
+        score_scatter,
+    )
     from workbench.plots.mixing import (
         energies,
         entropy,
@@ -43,6 +50,7 @@ _HOME = {
     "clusters": ("arms", "cluster_map"),
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
+    "influence": ("control_scores", "damping_slider", "inverse_cosines", "lds", "score_scatter"),
     "mixing": ("energies", "entropy", "gram", "learning", "policy_path", "rewards", "scores"),
     "pulls": ("pulls_replay",),
     "replay": ("policy_replay",),
@@ -66,7 +74,9 @@ __all__ = [
     "arms",
     "bundle",
     "cluster_map",
+    "control_scores",
     "corpus",
+    "damping_slider",
     "energies",
     "entropy",
     "ess",
@@ -75,6 +85,8 @@ __all__ = [
     "held_out",
     "html",
     "implied_mixture",
+    "inverse_cosines",
+    "lds",
     "learning",
     "loss",
     "mixture",
@@ -83,6 +95,7 @@ __all__ = [
     "policy_replay",
     "pulls_replay",
     "rewards",
+    "score_scatter",
     "scores",
     "show",
     "theory_bound",
