@@ -16,6 +16,7 @@ import numpy as np
 from workbench.core import WorkbenchError
 from workbench.plots.samples import histogram, places
 from workbench.plots.theme import style
+from workbench.training import Run, prepared_corpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,14 @@ class Texts:
         """The beginning of a row's text in one line; empty where there is no corpus."""
         text = " ".join((self.read(sample_id)["text"] or "").split())
         return text if len(text) <= EXCERPT_CHARACTERS else text[:EXCERPT_CHARACTERS] + " …"
+
+
+def texts_of(run: Run, corpus: Readable | None = None) -> Texts:
+    """Texts of a run's rows, from `corpus` or the prepared corpus the run was started on."""
+    try:
+        return Texts(corpus or prepared_corpus(run))
+    except WorkbenchError as missing:
+        return Texts(None, missing)
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from __future__ import annotations
 from typing import Any
 
 from workbench import plots
-from workbench.core import WorkbenchError
 from workbench.core.frontend import has_front_end
-from workbench.training import Run, prepared_corpus
+from workbench.training import Run
 from workbench.widgets.panel import wait
-from workbench.widgets.sample_frames import Readable, Texts, drawn, step_samples, table
+from workbench.widgets.sample_frames import Readable, Texts, drawn, step_samples, table, texts_of
 from workbench.widgets.scrub import ScrubPanel
 from workbench.widgets.weight_curves import WeightCurves, weight_charts
 
@@ -36,18 +35,11 @@ def sample_weights(
     Raises:
         WorkbenchError: what a run failed with, where it is waited for.
     """
-    texts = _texts(run, corpus)
+    texts = texts_of(run, corpus)
     if has_front_end() if live is None else live:
         return SampleWeights(run, texts)
     wait(run.path.name, run)
     return SampleTwin(run, texts)
-
-
-def _texts(run: Run, corpus: Readable | None) -> Texts:
-    try:
-        return Texts(corpus or prepared_corpus(run))
-    except WorkbenchError as missing:
-        return Texts(None, missing)
 
 
 class SampleWeights(ScrubPanel[WeightCurves]):
@@ -66,11 +58,6 @@ class SampleWeights(ScrubPanel[WeightCurves]):
 
     def _charts(self) -> list[dict[str, Any]]:
         return weight_charts(self._curve)
-
-    def _obey(self, content: dict[str, Any]) -> None:
-        # Reading a row is no new request to the run: what went wrong with the last one stays.
-        quiet = content["kind"] == "read"
-        super()._obey({**content, "kind": "next"} if quiet else content)
 
     def _frame(self, *, have: int) -> dict[str, Any]:
         frame = super()._frame(have=have)

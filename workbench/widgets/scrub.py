@@ -40,9 +40,16 @@ class ScrubPanel(Panel, ABC, Generic[Curves]):
     def _at(self, step: int) -> dict[str, Any]:
         """What the browser draws of a step."""
 
+    def _key(self, step: int) -> str:
+        """Changes when a step shows something else than before."""
+        # A resumed run trains steps again, and they come out differently.
+        return f"{step}.{self._curve.resumed}"
+
     def _obey(self, content: dict[str, Any]) -> None:
         self._wanted = content
-        super()._obey(content)
+        # Reading a row is no new request to the run: what went wrong with the last one stays.
+        quiet = content["kind"] == "read"
+        super()._obey({**content, "kind": "next"} if quiet else content)
 
     def _frame(self, *, have: int) -> dict[str, Any]:
         frame = super()._frame(have=have)
@@ -52,8 +59,7 @@ class ScrubPanel(Panel, ABC, Generic[Curves]):
             first, last = recorded
             wanted = self._wanted.get("step")
             step = last if wanted is None else min(max(int(wanted), first), last)
-            # A resumed run trains steps again, and they come out differently.
-            key = f"{step}.{self._curve.resumed}"
+            key = self._key(step)
             if key != self._wanted.get("key"):
                 frame[self.part] = {"key": key, **self._at(step)}
         return frame

@@ -54,7 +54,9 @@ class SampleView(View):
     may be of the kind `read`, with the `sample` whose text is asked for.
     """
 
-    _esm = _script("chart.js", "panel.js", "scrub.js", "sample_plots.js", "sample_weights.js")
+    _esm = _script(
+        "chart.js", "panel.js", "scrub.js", "texts.js", "sample_plots.js", "sample_weights.js"
+    )
     _css = _script("panel.css", "scrub.css", "sample_weights.css")
 
 
@@ -63,6 +65,25 @@ class PolicyView(View):
 
     _esm = _script("chart.js", "panel.js", "scrub.js", "policy.js")
     _css = _script("panel.css", "scrub.css", "policy.css")
+
+
+class ClusterView(View):
+    """A `View` of one run that also shows the pool of a choice, and one of its rounds as a step.
+
+    Its messages carry `choice` (None for the newest), `pool` (the key of the pool it shows), and
+    may be of the kind `read`, with the `rows` whose text is asked for.
+    """
+
+    _esm = _script(
+        *("chart.js", "panel.js", "scrub.js", "texts.js", "sample_plots.js"),
+        *("colouring.js", "point_map.js", "arm_table.js", "cluster_map.js"),
+    )
+    _css = _script("panel.css", "scrub.css", "sample_weights.css", "cluster_map.css")
+
+    def answer(self, frame: dict[str, Any]) -> None:
+        """Rows travel as bytes beside the frame."""
+        self.send(frame, frame.pop("buffers", None))
+        self._listen_where_asked()
 
 
 class Charts(anywidget.AnyWidget):

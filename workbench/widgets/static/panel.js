@@ -56,7 +56,7 @@ class PanelView {
     this.timers = {};
     this.frames = 0;
     this.build(host);
-    this.receive = (frame) => this.received(frame);
+    this.receive = (frame, buffers) => this.received({ ...frame, buffers });
     model.on("msg:custom", this.receive);
     this.observer = new ResizeObserver(() => this.charts.forEach((chart) => chart.draw()));
     this.observer.observe(this.root);

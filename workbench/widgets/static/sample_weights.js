@@ -1,16 +1,13 @@
 // The samples of a step: points, histograms, and the rows as text.
-const KEPT_TEXTS = 2000;
-const READ_AGAIN_MS = 1000;
-
 class SampleWeightsView extends ScrubView {
   build(host) {
     this.part = "samples";
     this.hidden = new Set();
-    this.texts = new Map();
+    this.texts = new Texts((sample) => this.tell({ kind: "read", sample }));
     super.build(host);
     const area = node("div", { class: "wb-charts wb-step" });
     this.cloud = new Cloud(area, {
-      hidden: this.hidden, read: (sample) => this.read(sample),
+      hidden: this.hidden, read: (sample) => this.texts.get(sample),
     });
     const bars = node("div", { class: "wb-bars" });
     area.append(bars);
@@ -36,31 +33,13 @@ class SampleWeightsView extends ScrubView {
       column("heaviest", "Heaviest rows"), column("lightest", "Lightest rows")));
   }
 
-  // --- messages ---
-
-  read(sample) {
-    const known = this.texts.get(sample);
-    if (known) return known;
-    this.unread = sample;
-    if (!this.readAt || performance.now() - this.readAt > READ_AGAIN_MS) {
-      this.readAt = performance.now();
-      this.tell({ kind: "read", sample });
-    }
-    return null;
-  }
-
-  keep(told) {
-    this.readAt = null;
-    if (this.texts.size >= KEPT_TEXTS) this.texts.clear();
-    this.texts.set(told.sample, told);
-    this.cloud.drawTip();
-  }
-
   // --- drawing ---
 
   draw(frame) {
     super.draw(frame);
-    if (frame.read) this.keep(frame.read);
+    if (!frame.read) return;
+    this.texts.keep(frame.read.sample, frame.read);
+    this.cloud.drawTip();
   }
 
   drawStep(samples) {

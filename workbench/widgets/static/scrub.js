@@ -17,10 +17,16 @@ class ScrubView extends PanelView {
     });
   }
 
+  // What the slider counts.
+  get noun() { return "Step"; }
+
+  // Where the curves are marked.
+  markedStep(part) { return part.step; }
+
   buildScrub(nothing, newest) {
     this.slider = node("input", {
       type: "range", class: "wb-slider", min: 0, max: 0, step: 1, value: 0, disabled: "",
-      "aria-label": "Step shown",
+      "aria-label": `${this.noun} shown`,
     });
     this.slider.addEventListener("input", () => {
       this.playing = false;
@@ -34,7 +40,7 @@ class ScrubView extends PanelView {
     this.stepText = node("span", { class: "wb-steps wb-shown-step" }, nothing);
     this.player = node("button", {
       type: "button", class: "wb-button", disabled: "",
-      title: "Replay the steps; also with the space bar on the slider",
+      title: `Replay the ${this.noun.toLowerCase()}s; also with the space bar on the slider`,
     }, "▶ Play");
     this.player.addEventListener("click", () => this.play());
     this.follow = node("button", {
@@ -117,7 +123,7 @@ class ScrubView extends PanelView {
         this.root.dataset.shown = part.step;
         this.drawStep(part);
         for (const chart of this.charts.slice(0, 2)) {
-          chart.at = part.step;
+          chart.at = this.markedStep(part);
           chart.draw();
         }
       }
@@ -135,8 +141,8 @@ class ScrubView extends PanelView {
     this.slider.max = last;
     this.slider.value = this.live ? last : this.step;
     const step = Number(this.slider.value);
-    this.slider.setAttribute("aria-valuetext", `step ${step}${this.live ? ", the newest" : ""}`);
-    setText(this.stepText, `Step ${thousands(step)} of ${thousands(first)} to ${thousands(last)}`);
+    this.slider.setAttribute("aria-valuetext", `${this.noun.toLowerCase()} ${step}${this.live ? ", the newest" : ""}`);
+    setText(this.stepText, `${this.noun} ${thousands(step)} of ${thousands(first)} to ${thousands(last)}`);
     setText(this.player, this.playing ? "❚❚ Hold" : "▶ Play");
     this.follow.setAttribute("aria-pressed", this.live);
     this.root.dataset.follows = this.live;
