@@ -65,7 +65,7 @@ class ClusterMap(ScrubPanel[ChoiceCurves]):
         frame["stage"] = told_stage(self._curve.stage)
         key = self._pool_key()
         if key and key != self._wanted.get("pool"):
-            pool, buffers = drawn_pool(self._pool(), self._rounds())
+            pool, buffers = drawn_pool(self._pool())
             frame["pool"], frame["buffers"] = {"key": key, **pool}, buffers
         if "rows" in self._wanted:
             frame["read"] = [self._read(int(row)) for row in self._wanted["rows"][:MOST_READ]]

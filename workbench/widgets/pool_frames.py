@@ -2,8 +2,8 @@
 
     curves = ChoiceCurves(folder)
     curves.refresh()
-    pool, buffers = drawn_pool(choice, curves.rounds(step))
-    round_at(curves, step, number=3)
+    pool, buffers = drawn_pool(choice)
+    round_at(curves, step, number=3, clusters=40)
 
 Shapes: N rows of the pool, C clusters, R rounds.
 """
@@ -90,9 +90,7 @@ def told_stage(stage: dict[str, Any] | None) -> str:
     return f"{words}: {done:,} of {total:,}" if known and done != total else words
 
 
-def drawn_pool(
-    choice: Choice, rounds: list[dict[str, Any]]
-) -> tuple[dict[str, Any], list[memoryview]]:
+def drawn_pool(choice: Choice) -> tuple[dict[str, Any], list[memoryview]]:
     """Everything of a pool that no round changes, and its rows as buffers.
 
     Buffers, each of N: x, y, influence (float32), cluster, round in which the row was scored
@@ -117,7 +115,7 @@ def drawn_pool(
         "accepted": int(columns[-1].sum()),
         "limit": influence_limit(rows["influence"].to_numpy(float)),
         "domains": [_domain(choice, k, name) for k, name in enumerate(names)],
-        "arms": _arms(choice, clusters, rounds),
+        "arms": _arms(choice, clusters),
     }
     return pool, [memoryview(np.ascontiguousarray(column)).cast("B") for column in columns]
 
@@ -146,7 +144,7 @@ def _scored_round(choice: Choice) -> np.ndarray:
     return round_N
 
 
-def _arms(choice: Choice, clusters: int, rounds: list[dict[str, Any]]) -> dict[str, list]:
+def _arms(choice: Choice, clusters: int) -> dict[str, list]:
     """Columns by cluster, None where nothing is known; without `arms` only rows and place."""
     assert choice.samples is not None
     middle = centres(choice.samples).reindex(range(clusters))
@@ -154,12 +152,14 @@ def _arms(choice: Choice, clusters: int, rounds: list[dict[str, Any]]) -> dict[s
     if choice.arms is not None:
         told = choice.arms.set_index("cluster").reindex(range(clusters))
         columns |= {
-            name: told[name] for name in ("mean", "low", "high", "accepted") if name in told
+            name: told[name]
+            for name in ("mean", "low", "high", "pulls", "accepted")
+            if name in told
         }
     nothing = [None] * clusters
     return {
         name: known(columns[name]) if name in columns else nothing
-        for name in ("rows", "x", "y", "mean", "low", "high", "accepted")
+        for name in ("rows", "x", "y", "mean", "low", "high", "pulls", "accepted")
     }
 
 

@@ -64,7 +64,7 @@ class PolicyView(View):
     """A `View` of one run that also shows the mixture of a step, asked for as samples are."""
 
     _esm = _script("chart.js", "panel.js", "scrub.js", "policy.js")
-    _css = _script("panel.css", "scrub.css", "policy.css")
+    _css = _script("panel.css", "scrub.css", "table.css", "policy.css")
 
 
 class ClusterView(View):
@@ -78,7 +78,7 @@ class ClusterView(View):
         *("chart.js", "panel.js", "scrub.js", "texts.js", "sample_plots.js"),
         *("colouring.js", "point_map.js", "arm_table.js", "cluster_map.js"),
     )
-    _css = _script("panel.css", "scrub.css", "sample_weights.css", "cluster_map.css")
+    _css = _script("panel.css", "scrub.css", "sample_weights.css", "table.css", "cluster_map.css")
 
     def answer(self, frame: dict[str, Any]) -> None:
         """Rows travel as bytes beside the frame."""

@@ -49,7 +49,7 @@ function looksOf(way, pool, round) {
     };
   }
   if (way === "pulls") {
-    const pulls = round?.pulls ?? [], most = Math.max(1, ...pulls);
+    const pulls = round?.pulls ?? [], most = Math.max(1, ...pulls, ...pool.arms.pulls);
     for (let i = 0; i < rows; i++) {
       of[i] = Math.round(((pulls[columns.cluster[i]] ?? 0) / most) * (SHADES - 1));
     }
