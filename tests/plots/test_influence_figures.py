@@ -34,7 +34,6 @@ def checkpoint(shift: float):
     groups = {"clean": clean_n, "uniform noise <b>": clean_n + shift}
     return SimpleNamespace(
         score={"ekfac": groups, "one-step oracle": groups},
-        overconfidence_nats=shift,
         clean_share=lambda scorer, control: 0.25,
     )
 

@@ -61,7 +61,10 @@ class ControlScores:
             for control in groups
             if control != CLEAN
         }
-        nats = {"loss (nats)": self.loss_nats, "entropy (nats)": self.entropy_nats}
+        nats = {
+            "loss (nats)": self.loss_nats,
+            "loss above what is expected (nats)": self.overconfidence_nats,
+        }
         return {**nats, **shares, "gate": "passes" if self.report.passed else "refuses"}
 
 

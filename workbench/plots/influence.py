@@ -60,8 +60,6 @@ class Controls(Protocol):
 
     @property
     def score(self) -> dict[str, dict[str, np.ndarray]]: ...
-    @property
-    def overconfidence_nats(self) -> float: ...
     def clean_share(self, scorer: str, control: str) -> float: ...
 
 
@@ -127,14 +125,15 @@ def damping_slider(found: Inverses) -> go.Figure:
     figure.add_trace(_mark(found, middle), row=1, col=1)
     for name in found.cosine:
         figure.add_trace(_cloud(found, name, middle), row=1, col=2)
+    names = [f"{damping:.3g}" for damping in found.damping_G]
     moving = list(range(still, still + 1 + len(found.cosine)))
     figure.frames = [
         go.Frame(
-            name=f"{damping:.3g}",
-            data=[_mark(found, place), *(_cloud(found, name, place) for name in found.cosine)],
+            name=name,
+            data=[_mark(found, place), *(_cloud(found, of, place) for of in found.cosine)],
             traces=moving,
         )
-        for place, damping in enumerate(found.damping_G)
+        for place, name in enumerate(names)
     ]
     figure.update_xaxes(
         title_text="damping (× mean eigenvalue)", type="log", exponentformat="power", col=1
@@ -145,7 +144,7 @@ def damping_slider(found: Inverses) -> go.Figure:
     figure.update_yaxes(title_text="estimate (standardised)", col=2)
     figure.update_xaxes(range=[-whole, whole], row=1, col=2)
     figure.update_yaxes(range=[-whole, whole], row=1, col=2)
-    _slider(figure, [frame.name for frame in figure.frames], middle)
+    _slider(figure, names, middle)
     return figure
 
 
