@@ -125,7 +125,8 @@ class ClusterTwin:
 
     def __repr__(self) -> str:
         choices = len(self._run.folder.selections())
-        return f"ClusterTwin({self._run.path.name}: {self._run.status()}, {choices} choices)"
+        count = "1 choice" if choices == 1 else f"{choices} choices"
+        return f"ClusterTwin({self._run.path.name}: {self._run.status()}, {count})"
 
     def _ipython_display_(self) -> None:
         print(repr(self))

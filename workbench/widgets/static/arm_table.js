@@ -76,7 +76,8 @@ class ArmTable {
     }
     const part = this.inside ? "with rows in the lasso" : "in all";
     const now = this.round && !this.round.last ? "mark: mean reward so far" : "mark: mean";
-    setText(this.unit, `${all.length} ${part} · bar: interval at the end, ${now}`);
+    const bar = this.arms.low.some((v) => v !== null) ? "bar: interval at the end, " : "";
+    setText(this.unit, `${all.length} ${part} · ${bar}${now}`);
     const rest = all.length - shown.length;
     this.more.hidden = !rest;
     setText(this.more, `${thousands(rest)} more arms; sort by another column to see them first`);

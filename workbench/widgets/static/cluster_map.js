@@ -78,6 +78,8 @@ class ClusterMapView extends ScrubView {
   draw(frame) {
     if (frame.pool) this.takePool(frame.pool, frame.buffers);
     super.draw(frame);
+    // Following the newest round again changes what is lit, not the round.
+    if (this.live !== this.paintedLive) this.paint();
     this.drawChoices(frame);
     setText(this.stage, frame.stage ?? "");
     this.stage.hidden = !frame.stage && this.pool !== undefined;
@@ -167,6 +169,7 @@ class ClusterMapView extends ScrubView {
   paint() {
     const { pool } = this;
     if (!pool) return;
+    this.paintedLive = this.live;
     const { columns, rows } = pool, picked = this.rowsPicked, lit = this.litArms;
     const level = new Uint8Array(rows).fill(picked.length ? FADED : PLAIN);
     for (const i of picked) level[i] = PLAIN;
