@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import rankdata
 
 from workbench import plots
 
@@ -54,13 +55,14 @@ def test_cosines_stand_at_their_map_and_preconditioner():
     assert figure.layout.title.text.endswith("damping 0.1")
 
 
-def test_scatter_has_exact_across_and_the_estimate_up_standardised():
+def test_scatter_has_ranks_by_exact_score_across_and_by_the_estimate_up():
     data = found()
     figure = plots.score_scatter(data, damping=10)
     (cloud,) = named(figure, "EK-FAC")
     exact_N, own_N = data.score["exact"][2], data.score["ekfac"][2]
-    np.testing.assert_allclose(cloud.x, (exact_N - exact_N.mean()) / exact_N.std())
-    np.testing.assert_allclose(cloud.y, (own_N - own_N.mean()) / own_N.std())
+    assert np.argmax(cloud.x) == exact_N.argmax() and np.argmin(cloud.x) == exact_N.argmin()
+    np.testing.assert_array_equal(cloud.x, (rankdata(exact_N) - 1) / 19)
+    np.testing.assert_array_equal(cloud.y, (rankdata(own_N) - 1) / 19)
     titles = [note.text for note in figure.layout.annotations]
     assert titles == ["identity: rank correlation 0.900", "EK-FAC: rank correlation 1.000"]
 
@@ -76,7 +78,7 @@ def test_the_slider_stops_at_every_damping_with_its_own_scores():
         assert list(mark.x) == [DAMPINGS[place]] * 2
         np.testing.assert_array_equal(identity.x, ekfac.x)
         own_N = data.score["ekfac"][place]
-        np.testing.assert_allclose(ekfac.y, (own_N - own_N.mean()) / own_N.std())
+        np.testing.assert_array_equal(ekfac.y, (rankdata(own_N) - 1) / 19)
         moved = [figure.data[index] for index in frame.traces]
         assert [trace.name for trace in moved] == [None, "identity", "EK-FAC"]
     curve = next(
@@ -85,7 +87,7 @@ def test_the_slider_stops_at_every_damping_with_its_own_scores():
     assert list(curve.y) == [0.9, 0.95, 1.0] and figure.layout.xaxis.type == "log"
 
 
-def test_every_score_of_every_stop_lies_within_the_axes():
+def test_every_rank_of_every_stop_lies_within_the_axes():
     figure = plots.damping_slider(found())
     low, high = figure.layout.yaxis2.range
     values = np.concatenate([one.y for frame in figure.frames for one in frame.data[1:]])

@@ -23,6 +23,8 @@ LOOKS = ("identity", "kfac", "ekfac", "random")
 NAMES = {"identity": "identity", "kfac": "K-FAC", "ekfac": "EK-FAC"}
 _MAP = re.compile(r"\.(\d+)\.(?:.*\.)?([^.]+)$")
 _ROW_PX = 24
+_RANKS = [-0.03, 1.03]
+"""From the lowest score to the highest: a single extreme row would squeeze scores themselves."""
 
 
 class Inverses(Protocol):
@@ -88,7 +90,7 @@ def inverse_cosines(found: Inverses, *, damping: float = 0.1) -> go.Figure:
 
 
 def score_scatter(found: Inverses, *, damping: float = 0.1) -> go.Figure:
-    """Estimated against exact scores of the candidates, a panel a preconditioner."""
+    """Ranks by estimated against ranks by exact score, a panel a preconditioner."""
     from plotly.subplots import make_subplots
 
     place, names = found.at(damping), list(found.cosine)
@@ -96,22 +98,24 @@ def score_scatter(found: Inverses, *, damping: float = 0.1) -> go.Figure:
         f"{_told(name)}: rank correlation {found.agreement(name)[place]:.3f}" for name in names
     ]
     figure = make_subplots(cols=len(names), subplot_titles=titles, horizontal_spacing=0.07)
-    dress(figure, f"Scores of rows, damping {found.damping_G[place]:g}", height=360)
+    dress(figure, f"Order of the rows, damping {found.damping_G[place]:g}", height=360)
     figure.update_layout(showlegend=False, margin={"t": 76})
     figure.update_annotations(font={"size": 12})
     for col, name in enumerate(names, start=1):
         panel = Panel(figure, 1, col)
-        panel.add(_diagonal(_extent(found, place)))
+        panel.add(_diagonal())
         panel.add(_cloud(found, name, place))
-    figure.update_xaxes(title_text="exact score (standardised)")
-    figure.update_yaxes(title_text="estimate (standardised)", col=1)
+    figure.update_xaxes(title_text="rank by exact score")
+    figure.update_yaxes(title_text="rank by estimate", col=1)
+    figure.update_xaxes(range=_RANKS)
+    figure.update_yaxes(range=_RANKS)
     return figure
 
 
 def damping_slider(found: Inverses) -> go.Figure:
-    """Agreement over all dampings; the slider moves a mark, and the scores at its damping.
+    """Agreement over all dampings; the slider moves a mark, and the ranks at its damping.
 
-    A picture shows the whole curve, and the scores at the middle of the grid.
+    A picture shows the whole curve, and the ranks at the middle of the grid.
     """
     from plotly.subplots import make_subplots
 
@@ -119,8 +123,7 @@ def damping_slider(found: Inverses) -> go.Figure:
     dress(figure, "Damping: from curvature to no curvature", height=480)
     for name in found.cosine:
         figure.add_trace(_curve(found, name), row=1, col=1)
-    whole = max(_extent(found, place) for place in range(len(found.damping_G)))
-    figure.add_trace(_diagonal(whole), row=1, col=2)
+    figure.add_trace(_diagonal(), row=1, col=2)
     still, middle = len(figure.data), len(found.damping_G) // 2  # pyright: ignore[reportArgumentType]
     figure.add_trace(_mark(found, middle), row=1, col=1)
     for name in found.cosine:
@@ -140,10 +143,10 @@ def damping_slider(found: Inverses) -> go.Figure:
     )
     figure.update_yaxes(title_text="rank correlation with exact scores", col=1)
     figure.update_yaxes(range=_ends(found), row=1, col=1)
-    figure.update_xaxes(title_text="exact score (standardised)", col=2)
-    figure.update_yaxes(title_text="estimate (standardised)", col=2)
-    figure.update_xaxes(range=[-whole, whole], row=1, col=2)
-    figure.update_yaxes(range=[-whole, whole], row=1, col=2)
+    figure.update_xaxes(title_text="rank by exact score", col=2)
+    figure.update_yaxes(title_text="rank by estimate", col=2)
+    figure.update_xaxes(range=_RANKS, row=1, col=2)
+    figure.update_yaxes(range=_RANKS, row=1, col=2)
     _slider(figure, names, middle)
     return figure
 
@@ -277,22 +280,23 @@ def _mark(found: Inverses, place: int) -> go.Scatter:
 def _cloud(found: Inverses, name: str, place: int) -> go.Scatter:
     look = _look(name)
     return go.Scatter(
-        x=_standard(found.score["exact"][place]),
-        y=_standard(found.score[name][place]),
+        x=_ranks(found.score["exact"][place]),
+        y=_ranks(found.score[name][place]),
         mode="markers",
         marker={"color": look.faded(0.7), "symbol": look.symbol, "size": 6},
         name=_told(name),
         legendgroup=name,
         showlegend=False,
-        hovertemplate=f"{_told(name)}<br>exact %{{x:.2f}}, estimate %{{y:.2f}}<extra></extra>",
+        hovertemplate=f"{_told(name)}<br>rank by exact score %{{x:.2f}}, by estimate %{{y:.2f}}"
+        "<extra></extra>",
     )
 
 
-def _diagonal(end: float) -> go.Scatter:
+def _diagonal() -> go.Scatter:
     """Where estimate and truth agree."""
     return go.Scatter(
-        x=[-end, end],
-        y=[-end, end],
+        x=[0, 1],
+        y=[0, 1],
         mode="lines",
         line={"color": GRID, "width": 2},
         showlegend=False,
@@ -300,18 +304,14 @@ def _diagonal(end: float) -> go.Scatter:
     )
 
 
-def _extent(found: Inverses, place: int) -> float:
-    """The largest standardised score of any preconditioner at one damping."""
-    return 1.05 * max(float(np.abs(_standard(s[place])).max()) for s in found.score.values())
-
-
 def _ends(found: Inverses) -> list[float]:
     """Range of the axis of rank correlations, with room below the lowest."""
     return [min(0.0, *(float(found.agreement(name).min()) for name in found.cosine)), 1.02]
 
 
-def _standard(score_N: np.ndarray) -> np.ndarray:
-    return (score_N - score_N.mean()) / (float(score_N.std()) or 1.0)
+def _ranks(score_N: np.ndarray) -> np.ndarray:
+    """0 for the lowest score, 1 for the highest."""
+    return score_N.argsort().argsort() / max(len(score_N) - 1, 1)
 
 
 def _slider(figure: go.Figure, names: list[str], active: int) -> None:
