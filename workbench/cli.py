@@ -23,13 +23,10 @@ from typer.core import TyperGroup
 from workbench.core import ConfigError, RunError, WorkbenchError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from workbench.config import RunConfig
     from workbench.tracking import RunFolder
     from workbench.training import Run
 
-POLL_SECONDS = 0.2
 SECONDS_BETWEEN_LINES = 5.0
 # Without a terminal there is no width to fit, and folded cells are hard to search.
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -126,6 +123,7 @@ def train(
     model: Annotated[str | None, typer.Option(help="tiny, small, mini-124m, or a folder.")] = None,
     reweighter: Annotated[str | None, typer.Option(help="How much each sample counts.")] = None,
     mixer: Annotated[str | None, typer.Option(help="How much of each domain.")] = None,
+    selector: Annotated[str | None, typer.Option(help="Which rows are read at all.")] = None,
     seed: int | None = None,
     name: Annotated[str | None, typer.Option(help="Name of the run and of its folder.")] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the run's folder.")] = Path("runs"),
@@ -134,8 +132,10 @@ def train(
     """Train a model into a run folder; Ctrl-C stops with a checkpoint."""
     from workbench import training
 
-    given = {"corpus": corpus, "model": model, "reweighter": reweighter, "mixer": mixer}
-    settings = _settings(config, changes, seed=seed, name=name, **given)
+    policies = {"reweighter": reweighter, "mixer": mixer, "selector": selector}
+    settings = _settings(
+        config, changes, seed=seed, name=name, corpus=corpus, model=model, **policies
+    )
     since = time.time()
     with _bar() as progress:
         run = training.start(settings, out, progress=progress, announce=False)
@@ -283,11 +283,10 @@ def _line_printer() -> Callable[[str, int, int | None], None]:
 
 def _follow(run: Run, since: float) -> None:
     """Show what a run writes until it ends; the first Ctrl-C stops it with a checkpoint."""
-    total = run.config.training.total_steps
+    from workbench.batch.terminal import follow
+
     try:
-        with _training_bar() as bar:
-            task = bar.add_task("", total=total, loss="", rate="")
-            _poll(run, since, lambda shown: bar.update(task, **shown))
+        follow(run, console, since=since)
     except KeyboardInterrupt:
         console.print("stopping after this step …")
         run.stop()
@@ -297,41 +296,6 @@ def _follow(run: Run, since: float) -> None:
     console.print(f"held-out {row['held_out']} nats", _shown(run.path), soft_wrap=True)
     if run.status() == "stopped":
         console.print(f"continue with: workbench resume {run.path}", soft_wrap=True)
-
-
-def _training_bar() -> Progress:
-    from rich import progress
-
-    return progress.Progress(
-        progress.BarColumn(bar_width=30),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("{task.fields[loss]}"),
-        progress.TextColumn("{task.fields[rate]}"),
-        progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-
-
-def _poll(run: Run, since: float, show: Callable[[dict[str, Any]], Any]) -> None:
-    position = 0
-    while True:
-        live = run.live
-        events, position = run.folder.follow(position)
-        # What a resumed run wrote before is not news.
-        events = [event for event in events if event["time"] >= since]
-        for event in events:
-            if event["kind"] == "held_out":
-                text = f"step {event['step']}: held-out {event['mean_nats']:.3f} nats"
-                console.print(text, highlight=False)
-        steps = [event for event in events if event["kind"] == "step"]
-        if steps:
-            rate = sum(e["tokens"] for e in steps) / max(1e-9, sum(e["seconds"] for e in steps))
-            shown = {"loss": f"loss {steps[-1]['loss']:.3f}", "rate": f"{rate:,.0f} tokens/s"}
-            show({"completed": steps[-1]["step"] + 1, **shown})
-        if not live:
-            return
-        time.sleep(POLL_SECONDS)
 
 
 def _find(paths: list[Path]) -> list[RunFolder]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.batch.notebook import Progress
+from workbench.batch.terminal import selected_line, selecting_line
 from workbench.core import ConfigError
 
 if TYPE_CHECKING:
@@ -104,6 +105,12 @@ class _Teller:
     def on_events(self, events: Sequence[dict[str, Any]]) -> None:
         steps = [event for event in events if event["kind"] == "step"]
         now = time.monotonic()
+        for event in events:
+            if event["kind"] == "selected":
+                self._say(f"{self._heading}: {selected_line(event)}")
+        if events[-1]["kind"] == "selecting" and now - self._said >= self._every_seconds:
+            self._said = now
+            self._say(f"{self._heading}: {selecting_line(events[-1])}")
         if not steps or now - self._said < self._every_seconds:
             return
         self._said = now

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench.config.run import Policy, RunConfig
+from workbench.config.run import Policy, RunConfig, SelectionConfig
 from workbench.core import ConfigError, unknown_name
 
 Study = dict[str, list[RunConfig]]
@@ -37,11 +37,16 @@ TOUR_PROFILES: dict[str, dict[str, Any]] = {
             "threads": 1,
         },
     },
-    "demo": {"training": {"total_steps": 90, "evaluate_every_steps": 30}},
+    "demo": {"training": {"total_steps": 72, "evaluate_every_steps": 24}},
     "full": {
         "corpus": {"name": "installed", "max_domain_mb": 8.0},
         "training": {"total_steps": 2000, "evaluate_every_steps": 200, "held_out_rows": 128},
     },
+}
+QUAD_OPTIONS: dict[str, dict[str, Any]] = {
+    "ci": {"clusters": 12, "factor_rows": 32, "scored_share": 0.05, "trust": "warn"},
+    "demo": {"clusters": 100, "factor_rows": 64, "scored_share": 0.02, "trust": "warn"},
+    "full": {"trust": "warn"},
 }
 TOUR_SEEDS = {"ci": 3, "demo": 3, "full": 5}
 
@@ -51,7 +56,8 @@ def tour(profile: str, *, seed: int = 0) -> Study:
 
     `uniform` and `linupper`, `quadratic`, and LinUpper's two controls: `shuffled` gives its weights
     to random rows, `norm_matched` takes its direction with the step length of uniform weights.
-    `acodm` keeps uniform weights and lets the actor-critic set the mixture.
+    `acodm` keeps uniform weights and lets the actor-critic set the mixture.  `quad` reads all text
+    for a third of the run, then what the bandit chose, in proportion to what it chose.
 
     Args:
         profile: `ci` (seconds, generated text), `demo` (minutes, text of the installed
@@ -68,6 +74,7 @@ def tour(profile: str, *, seed: int = 0) -> Study:
     }
     variants = {label: {"reweighter": policy} for label, policy in policies.items()}
     variants["acodm"] = {"mixer": Policy("acodm", **_learning(base))}
+    variants["quad"] = _quad(base, profile)
     return over_seeds(base, variants, seeds=range(seed, seed + TOUR_SEEDS[profile]))
 
 
@@ -151,6 +158,71 @@ def mixing(
     }
     variants = {label: {"mixer": mixer} for label, mixer in mixers.items()}
     return over_seeds(base, variants, seeds=range(seed, seed + MIXING_SEEDS[profile]))
+
+
+SELECTION_PROFILES: dict[str, dict[str, Any]] = {
+    "ci": {
+        **TOUR_PROFILES["ci"],
+        "training": {
+            **TOUR_PROFILES["ci"]["training"],
+            "total_steps": 24,
+            "evaluate_every_steps": 12,
+        },
+    },
+    "demo": {
+        "corpus": {"name": "planted", "max_domain_mb": 0.3},
+        "tokenizer": {"vocab_size": 1024},
+        "rows": {"context_tokens": 64},
+        "training": {"total_steps": 240, "evaluate_every_steps": 40},
+    },
+    "full": {
+        "corpus": {"name": "installed", "noise_mb": 2.0},
+        "training": {"total_steps": 4000, "evaluate_every_steps": 200, "held_out_rows": 128},
+    },
+}
+"""Text with domains that are of no use, so that a choice can be seen to be right or wrong."""
+MAP_OPTIONS: dict[str, dict[str, Any]] = {
+    "ci": {"clusters": 16, "factor_rows": 32, "control_rows": 8, "projection": "pca"},
+    "demo": {"clusters": 60, "projection": "umap"},
+    "full": {"projection": "umap"},
+}
+REFERENCE_DOMAINS = ("clean_prose", "clean_tales")
+
+
+def selection(profile: str, *, seed: int = 0) -> RunConfig:
+    """A run that reads the whole pool for its first half, then a fifth of it that Quad chooses.
+
+    On generated text the reference set is of two clean domains.  A model this young is not yet to
+    be trusted, so control rows that pass are warned of and do not end the run.
+
+    Args:
+        profile: as in `tour`.
+    """
+    base = _base(profile, SELECTION_PROFILES)
+    planted = base.corpus.name == "planted"
+    return base.replace(
+        name="quad",
+        seed=seed,
+        selector=Policy("quad", trust="warn", **MAP_OPTIONS[profile]),
+        selection=SelectionConfig(
+            share=0.2,
+            first_step=base.training.total_steps // 2,
+            reference_domains=REFERENCE_DOMAINS if planted else None,
+        ),
+    )
+
+
+def _quad(base: RunConfig, profile: str) -> dict[str, Any]:
+    """Rows for the last two thirds of a run, each about twice as many as will be read."""
+    first_step = base.training.total_steps // 3
+    rows = 2 * (base.training.total_steps - first_step) * base.training.batch_rows
+    return {
+        "mixer": Policy("static", mixture="natural"),
+        "selector": Policy("quad", **QUAD_OPTIONS[profile]),
+        "selection": SelectionConfig(
+            first_step=first_step, budget_tokens=rows * base.rows.context_tokens
+        ),
+    }
 
 
 def _learning(base: RunConfig) -> dict[str, int]:

@@ -150,7 +150,11 @@ class Loop:
         state = self.state
         return [
             *state.mixer.warnings(),
-            *exhausted(state.corpus.domains, state.sampler.epochs_K),
+            *exhausted(
+                state.corpus.domains,
+                state.sampler.epochs_K,
+                chosen=bool(state.selecting and state.selecting.choice),
+            ),
             *([POOL_USED_UP] if state.selecting and state.selecting.used_up else []),
         ]
 
@@ -307,11 +311,17 @@ class Loop:
             )
 
 
-def exhausted(domains: Sequence[str], epochs_K: np.ndarray) -> list[str]:
-    """A line for each domain whose rows were all drawn at least once, twice, four times …"""
+def exhausted(domains: Sequence[str], epochs_K: np.ndarray, *, chosen: bool = False) -> list[str]:
+    """A line for each domain whose rows were all drawn at least once, twice, four times …
+
+    Args:
+        chosen: the rows are those that a selector chose.
+    """
+    more = "choose more (selection.share)" if chosen else "give it more text (max_domain_mb)"
     return [
-        f"domain '{name}' is exhausted: every row was drawn {_times(epochs)}; lower its share, or "
-        "give it more text (max_domain_mb)"
+        f"domain '{name}' is exhausted: every row was drawn {_times(epochs)}; lower its share"
+        + (" (mixture='natural' follows the choice)" if chosen else "")
+        + f", or {more}"
         for name, epochs in zip(domains, epochs_K, strict=True)
         if epochs >= 1
     ]

@@ -1,0 +1,83 @@
+"""A run that trains in the background, followed on a terminal.
+
+run = training.start(config, "runs")
+follow(run, Console())                    # a bar, and a line for what is worth keeping
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from workbench.training import Run
+
+POLL_SECONDS = 0.2
+
+
+def follow(run: Run, console: Console, *, since: float = 0.0) -> None:
+    """Show what a run does until it ends.
+
+    Args:
+        since: unix seconds; what a resumed run wrote before is not news.
+    """
+    from rich import progress
+
+    columns = (
+        progress.BarColumn(bar_width=30),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[loss]}"),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=run.config.training.total_steps, loss="", rate="")
+        _poll(run, since, console, lambda shown: bar.update(task, **shown))
+
+
+def _poll(run: Run, since: float, console: Console, show: Callable[[dict[str, Any]], Any]) -> None:
+    position = 0
+    while True:
+        live = run.live
+        events, position = run.folder.follow(position)
+        events = [event for event in events if event["time"] >= since]
+        for event in events:
+            if text := _line(event):
+                console.print(text, highlight=False)
+        steps = [event for event in events if event["kind"] == "step"]
+        if steps:
+            rate = sum(e["tokens"] for e in steps) / max(1e-9, sum(e["seconds"] for e in steps))
+            shown = {"loss": f"loss {steps[-1]['loss']:.3f}", "rate": f"{rate:,.0f} tokens/s"}
+            show({"completed": steps[-1]["step"] + 1, **shown})
+        elif events and events[-1]["kind"] == "selecting":
+            show({"rate": selecting_line(events[-1])})
+        if not live:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _line(event: Mapping[str, Any]) -> str:
+    """What stays on the screen of an event, if anything does."""
+    if event["kind"] == "held_out":
+        return f"step {event['step']}: held-out {event['mean_nats']:.3f} nats"
+    if event["kind"] == "selected":
+        return selected_line(event)
+    return ""
+
+
+def selecting_line(event: Mapping[str, Any]) -> str:
+    """How far a selector at work is: `selecting: factors 3/16`."""
+    known = event["total"] is not None
+    return f"selecting: {event['stage']}" + (f" {event['done']}/{event['total']}" if known else "")
+
+
+def selected_line(event: Mapping[str, Any]) -> str:
+    """What was chosen, with the domains that gave most."""
+    most = sorted(event["domains"].items(), key=lambda item: -item[1])[:3]
+    return (
+        f"step {event['step']}: selected {event['rows']} of {event['pool_rows']} rows in "
+        f"{event['seconds']:.0f} s, most from " + ", ".join(f"{name} {n}" for name, n in most)
+    )
