@@ -122,8 +122,8 @@ def measure(scores: Mapping[str, np.ndarray], retrained: Retrained) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--subsets", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--subsets", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--models", type=int, default=1)
     options = parser.parse_args()

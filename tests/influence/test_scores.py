@@ -12,8 +12,9 @@ from scipy.stats import spearmanr
 from tests.influence import toy
 from workbench.core import ConfigError, DataError, ModelError, NumericsError, PolicyError
 from workbench.influence import scores as scores_module
+from workbench.influence.choice import choose_way
 from workbench.influence.direction import Direction
-from workbench.influence.scores import choose_way, score_rows, scorer
+from workbench.influence.scores import row_losses, score_rows, scorer
 from workbench.kernels.influence_scores import reference_scores
 from workbench.models.linear_maps import linear_maps
 
@@ -86,14 +87,53 @@ def test_differences_rank_like_the_exact_scores_in_float32():
     model, rows_NT = toy.decoder(dtype=torch.float32), rows(200)
     direction = drawn_direction(model)
     exact_N = score_rows(model, rows_NT, direction).score_N
-    tokens = torch.from_numpy(rows_NT)
-    with torch.no_grad():
-        loss_N = model(tokens[:, :-1], tokens[:, 1:]).numpy()
+    loss_N = row_losses(model, rows_NT)
     central = score_rows(model, rows_NT, direction, way="difference")
     known = score_rows(model, rows_NT, direction, way="difference", loss_N=loss_N)
     assert spearmanr(central.score_N, exact_N).statistic >= 0.999
     assert spearmanr(known.score_N, exact_N).statistic >= 0.999
+    assert "named by the caller; Spearman 0.99" in known.reason or "1.0000" in known.reason
     np.testing.assert_allclose(central.score_N, exact_N, atol=0.02 * np.abs(exact_N).max())
+
+
+def test_losses_to_be_differenced_are_not_rounded_to_float32():
+    model, rows_NT = toy.decoder(dtype=torch.float32), rows(100)
+    tokens = torch.from_numpy(rows_NT)
+    with torch.no_grad():
+        coarse_N = model(tokens[:, :-1], tokens[:, 1:]).double().numpy()
+        exact_N = copy.deepcopy(model).double()(tokens[:, :-1], tokens[:, 1:]).numpy()
+    found_N = row_losses(model, rows_NT)
+    assert found_N.dtype == np.float64
+    assert np.std(found_N - exact_N) < np.std(coarse_N - exact_N) / 2
+
+
+def test_auto_takes_the_difference_where_it_ranks_as_ghost_does():
+    model, rows_NT = toy.decoder(dtype=torch.float32), rows(1500)
+    direction, loss_N = drawn_direction(model), row_losses(model, rows_NT)
+    found = score_rows(model, rows_NT, direction, loss_N=loss_N, batch_rows=500)
+    assert found.way == "difference" and "with ghost on 64 rows at a relative step" in found.reason
+    exact_N = score_rows(model, rows_NT, direction, batch_rows=500).score_N
+    assert spearmanr(found.score_N, exact_N).statistic >= 0.999
+
+
+def test_auto_takes_no_approximation_that_ranks_otherwise():
+    model, rows_NT = toy.decoder(dtype=torch.float32), rows(1500)
+    direction, loss_N = drawn_direction(model), row_losses(model, rows_NT)
+    exact_N = score_rows(model, rows_NT, direction, batch_rows=500).score_N
+    rounded_N = loss_N.astype(np.float16).astype(np.float64)
+    coarse = score_rows(model, rows_NT, direction, loss_N=rounded_N, batch_rows=500)
+    low = score_rows(model, rows_NT, direction, rank=1, batch_rows=500)
+    for found, way in ((coarse, "difference"), (low, "low_rank")):
+        assert found.way == "ghost" and f"{way} is not close enough, Spearman" in found.reason
+        np.testing.assert_array_equal(found.score_N, exact_N)
+
+
+def test_the_cost_of_the_probe_falls_on_approximations():
+    model = toy.decoder()
+    maps = linear_maps(model)
+    assert choose_way(model, maps, losses_known=True, probe_share=0.01).way == "difference"
+    assert choose_way(model, maps, losses_known=True, probe_share=1.0).way == "ghost"
+    assert choose_way(model, maps, rank=1, probe_share=1.0).way == "ghost"
 
 
 def test_full_rank_is_exact_and_a_lower_rank_is_the_score_of_its_product():
@@ -189,6 +229,8 @@ def test_wrong_asks_are_refused():
         score_rows(model, rows_NT, direction, loss_N=np.zeros(3))
     with pytest.raises(ModelError, match="model is on cpu"):
         score_rows(model, rows_NT, direction, device="cuda")
+    with pytest.raises(ConfigError, match="needs relative_step"):
+        scorer(model, Source(), direction, way="difference")
     with pytest.raises(NumericsError, match="direction is zero"):
         zero = Direction({n: torch.zeros_like(m) for n, m in direction.matrices.items()})
         score_rows(model, rows_NT, zero, way="difference")

@@ -12,10 +12,10 @@ Shapes: N rows, B rows of a batch, T tokens, L linear maps.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -32,21 +32,32 @@ from workbench.core import (
     silent,
     unknown_name,
 )
+from workbench.influence.calibration import (
+    PROBE_ROWS,
+    TOLERANCE,
+    agreement,
+    best_step,
+    probe_indices,
+)
+from workbench.influence.choice import DEFAULT_RANK, EXACT_WAYS, Chosen, WayName, choose_way
 from workbench.influence.direction import Direction
 from workbench.influence.memo import Memo, WeightWatch, content_key
-from workbench.influence.ways import Scored, Way, at_rest, difference, forward_mode, ghost
+from workbench.influence.ways import (
+    Scored,
+    Way,
+    at_rest,
+    difference,
+    forward_mode,
+    ghost,
+    precise_loss,
+)
 from workbench.models import Decoder
 from workbench.models.linear_maps import LinearMaps, linear_maps
 
-WayName = Literal["auto", "ghost", "low_rank", "jvp", "difference"]
 Precision = Literal["float32", "bfloat16"]
 Scorer = Callable[[np.ndarray], np.ndarray]
 """Sample ids int64 (n,) to influence scores float32 (n,): higher is more helpful."""
 
-RELATIVE_STEP: dict[str, float] = {"float32": 3e-4, "bfloat16": 1e-2}
-"""|h P| / |W| of the difference by precision: curvature limits it above, rounding below;
-`benchmarks/influence.py` prints what is left of the accuracy."""
-DEFAULT_RANK = 64
 SHARD_ROWS = 512
 """Rows scored between two writes of a scorer."""
 
@@ -64,70 +75,6 @@ class Scores:
     reason: str
     token_NT: np.ndarray | None = None
     map_N: dict[str, np.ndarray] | None = None
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A way and why: estimated cost of each that could be taken, in forward passes a row."""
-
-    way: str
-    reason: str
-    passes: dict[str, float]
-
-
-def choose_way(
-    model: Decoder,
-    maps: LinearMaps,
-    *,
-    way: WayName = "auto",
-    rank: int | None = None,
-    losses_known: bool = False,
-    parts: bool = False,
-) -> Chosen:
-    """The cheapest way that gives what is asked for; a named way is taken as it is.
-
-    Exact ways are always candidates; `low_rank` is one when a rank is given, `difference` when
-    the rows' losses are known.  Costs count multiplications alone.
-
-    Raises:
-        ConfigError: unknown way, or one that cannot give what is asked for.
-    """
-    if way not in get_args(WayName):
-        problem, remedy = unknown_name("way to score", way, get_args(WayName))
-        raise ConfigError(problem, remedy=remedy)
-    passes = _passes(model, maps, rank=rank, losses_known=losses_known)
-    if way != "auto":
-        if parts and way not in ("ghost", "low_rank"):
-            raise ConfigError(
-                f"way = '{way}' knows no parts of tokens or maps", remedy='take way="ghost"'
-            )
-        return Chosen(way, "named by the caller", passes)
-    able = dict(passes)
-    if parts:
-        able = {name: able[name] for name in able if name in ("ghost", "low_rank")}
-    if rank is None:
-        able.pop("low_rank", None)
-    if not losses_known:
-        able.pop("difference", None)
-    best = min(able, key=lambda name: able[name])
-    others = ", ".join(f"{name} {cost:.2f}" for name, cost in able.items() if name != best)
-    reason = f"{best}: {able[best]:.2f} forward passes a row" + (f"; {others}" if others else "")
-    return Chosen(best, reason, passes)
-
-
-def _passes(
-    model: Decoder, maps: LinearMaps, *, rank: int | None, losses_known: bool
-) -> dict[str, float]:
-    """Multiplications in units of a forward pass; equal costs keep the order of preference."""
-    forward = model.flops_per_token / 3
-    contraction = sum(2 * found.outputs * found.inputs for found in maps) / forward
-    width = sum(2 * (found.outputs + found.inputs) for found in maps)
-    return {
-        "ghost": 2 + contraction,
-        "low_rank": 2 + (rank or DEFAULT_RANK) * width / forward,
-        "jvp": 2 + contraction,
-        "difference": 1.0 if losses_known else 2.0,
-    }
 
 
 def score_rows(
@@ -152,8 +99,11 @@ def score_rows(
     Args:
         rows_NT: int64 (N, T + 1): inputs are [:, :-1], labels [:, 1:].
         rank: of `low_rank`; `DEFAULT_RANK` when that way is named without one.
-        loss_N: the rows' losses, where known, which halve the cost of `difference`.
-        relative_step: of `difference`, |h P| / |W|; `RELATIVE_STEP` when None.
+        way: "auto" takes an approximation only where probe rows show it to be close enough, see
+            `calibration`; `Scores.reason` says what they showed.
+        loss_N: the rows' losses of `row_losses`, which halve the cost of `difference`; those added
+            up in float32 are too coarse.
+        relative_step: of `difference`, |h P| / |W|; measured on probe rows when None.
         tokens, per_map: also give the part of each position, of each linear map.
         precision: "bfloat16" computes under autocast and adds up in float32.
         over_ranks: every rank calls with the same rows, scores its part, and gets all scores.
@@ -172,8 +122,11 @@ def score_rows(
         rank=rank,
         losses_known=loss_N is not None,
         parts=tokens or per_map,
+        probe_share=min(1.0, PROBE_ROWS / max(1, len(rows_NT))),
     )
     scoring = _Scoring(model, maps, direction, chosen, rank, relative_step, device, precision)
+    if way == "auto" or relative_step is None:
+        scoring = _measured(scoring, rows_NT, loss_N, batch_rows, by_name=way != "auto")
     return scoring.score(
         rows_NT,
         loss_N,
@@ -205,13 +158,20 @@ def scorer(
     stopped.  With several ranks all call with the same ids, share the work, and rank 0 writes.
 
     Raises:
+        ConfigError: `difference` without `relative_step`: there are no rows yet to measure it on.
         PolicyError: from the scorer, when the model has changed since it was made.
         DataError: a damaged file in `cache_dir`.
     """
+    if way == "difference" and relative_step is None:
+        raise ConfigError(
+            "a scorer by 'difference' needs relative_step",
+            remedy="score some rows with score_rows, whose reason names the best step",
+        )
     maps = linear_maps(model, names=tuple(direction.matrices))
-    chosen = choose_way(model, maps, way=way, rank=rank)
+    # "auto" takes no approximation here: there are no rows yet to measure it on.
+    chosen = choose_way(model, maps, way=way, rank=None if way == "auto" else rank)
     scoring = _Scoring(model, maps, direction, chosen, rank, relative_step, device, precision)
-    settings = {"way": chosen.way, "rank": rank, "step": scoring.step, "precision": precision}
+    settings = {"way": chosen.way, "rank": rank, "step": relative_step, "precision": precision}
     key = content_key(model, direction.matrices, source.content_hash, settings)
     memo = Memo(cache_dir / "influence_scores" / key if cache_dir else None)
     watch = WeightWatch(model)
@@ -245,8 +205,8 @@ class _Scoring:
     precision: Precision
 
     def __post_init__(self):
-        if self.precision not in RELATIVE_STEP:
-            problem, remedy = unknown_name("precision", self.precision, RELATIVE_STEP)
+        if self.precision not in TOLERANCE:
+            problem, remedy = unknown_name("precision", self.precision, TOLERANCE)
             raise ConfigError(problem, remedy=remedy)
         place = self.model.head_VD.device
         if place.type != torch.device(self.device).type:
@@ -254,10 +214,6 @@ class _Scoring:
                 f"the model is on {place.type}, scoring was asked for on {self.device}",
                 remedy=f"pass device='{place}', or move the model first",
             )
-
-    @property
-    def step(self) -> float:
-        return self.relative_step or RELATIVE_STEP[self.precision]
 
     @cached_property
     def way(self) -> Way:
@@ -269,7 +225,8 @@ class _Scoring:
         if self.chosen.way == "jvp":
             return forward_mode(self.model, self.maps, matrices)
         if self.chosen.way == "difference":
-            return difference(self.model, self.maps, matrices, relative_step=self.step)
+            step = cast(float, self.relative_step)
+            return difference(self.model, self.maps, matrices, relative_step=step)
         return ghost(self.model, self.maps, matrices)
 
     def score(
@@ -313,6 +270,61 @@ class _Scoring:
         half = self.precision == "bfloat16"
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=half):
             return self.way(torch.from_numpy(rows_BT).to(self.device), known)
+
+
+def _measured(
+    scoring: _Scoring,
+    rows_NT: np.ndarray,
+    loss_N: np.ndarray | None,
+    batch_rows: int,
+    *,
+    by_name: bool,
+) -> _Scoring:
+    """The same with its step and accuracy measured, or, unless taken by name, an exact way."""
+    chosen = scoring.chosen
+    if chosen.way in EXACT_WAYS or (by_name and chosen.way == "low_rank"):
+        return scoring
+    picked = probe_indices(len(rows_NT))
+    known_n = None if loss_N is None else loss_N[picked]
+
+    def score(**changes: Any) -> np.ndarray:
+        changed = replace(scoring, **changes)
+        return changed.score(rows_NT[picked], known_n, batch_rows=batch_rows).score_N
+
+    exact = replace(chosen, way="ghost")
+    exact_n = score(chosen=exact, precision="float32")
+    if chosen.way == "difference" and scoring.relative_step is None:
+        found = best_step(lambda step: score(relative_step=step), exact_n)
+    else:
+        found = agreement(score(), exact_n, scoring.relative_step)
+    if by_name or found.close_enough(scoring.precision):
+        taken = replace(chosen, reason=f"{chosen.reason}; {found}")
+        return replace(scoring, chosen=taken, relative_step=found.relative_step)
+    reason = f"ghost, exact: {chosen.way} is not close enough, {found}"
+    return replace(scoring, chosen=replace(exact, reason=reason))
+
+
+def row_losses(
+    model: Decoder,
+    rows_NT: np.ndarray,
+    *,
+    batch_rows: int = 16,
+    device: str = "cpu",
+    precision: Precision = "float32",
+) -> np.ndarray:
+    """Mean loss per token of each row for `score_rows(loss_N=)`, float64 (N,); one forward pass."""
+    _require_rows(rows_NT, None)
+    half = precision == "bfloat16"
+    found = []
+    with (
+        at_rest(model),
+        torch.no_grad(),
+        torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half),
+    ):
+        for first in range(0, len(rows_NT), batch_rows):
+            part = torch.from_numpy(rows_NT[first : first + batch_rows]).to(device)
+            found.append(precise_loss(model, (), part).cpu())
+    return torch.cat(found).numpy()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -96,7 +97,8 @@ def forward_mode(model: Decoder, maps: Maps, matrices: Matrices) -> Way:
 def difference(model: Decoder, maps: Maps, matrices: Matrices, *, relative_step: float) -> Way:
     """[loss(theta + h P) - loss(theta - h P)] / 2h, or one-sided from losses already known.
 
-    Forward passes only.  h is chosen so that |h P| = relative_step |W| over all maps.
+    Forward passes only.  h is chosen so that |h P| = relative_step |W| over all maps.  Known
+    losses are those of `precise_loss`: see there.
 
     Raises:
         NumericsError: a direction without length.
@@ -124,6 +126,23 @@ def difference(model: Decoder, maps: Maps, matrices: Matrices, *, relative_step:
     return way
 
 
+def precise_loss(model: Decoder, maps: Maps, rows_BT1: Tensor) -> Tensor:
+    """`token_loss` in float64 from token losses in the model's precision, (B,).
+
+    A difference lives on the last digits of a loss: the float32 sum over a row's tokens rounds
+    several times more than all of the forward pass before it.
+    """
+    labels_N = rows_BT1[:, 1:].flatten()
+    hidden_ND = model.hidden(rows_BT1[:, :-1]).flatten(0, 1)
+    heads = [found.module for found in maps if found.kind == "head"]
+    if heads:
+        nll_N = F.cross_entropy(heads[0](hidden_ND), labels_N, reduction="none")
+    else:
+        # Every token as a row of its own, whose mean is not rounded.
+        nll_N = sample_loss(hidden_ND[:, None], model.head_VD, labels_N[:, None])
+    return nll_N.view(len(rows_BT1), -1).double().mean(dim=1)
+
+
 class _Loss(nn.Module):
     """Loss of each row as a module, so that weights can be swapped in by path."""
 
@@ -132,7 +151,7 @@ class _Loss(nn.Module):
         self.decoder, self._maps = decoder, maps
 
     def forward(self, rows_BT1: Tensor) -> Tensor:
-        return token_loss(self.decoder, self._maps, rows_BT1)
+        return precise_loss(self.decoder, self._maps, rows_BT1)
 
 
 class _FullLoss(_Loss):

@@ -152,7 +152,8 @@ class _Slot:
         else:
             product, other = F.linear(a_BTI, sides[0]), s_BTO
         wide = self._sides[0].dtype
-        self.score_BT = cast(Tensor, self.score_BT) + (product.to(wide) * other).sum(dim=-1)
+        # In place: the product is ours alone, and fresh pages cost as much as the multiplication.
+        self.score_BT = cast(Tensor, self.score_BT) + product.to(wide).mul_(other).sum(dim=-1)
 
 
 class _WatchedLinear(torch.autograd.Function):
