@@ -88,11 +88,11 @@ def _layers(colour: str, rows: pd.DataFrame, choice: Choice) -> Iterator[Any]:
     match colour:
         case "domain":
             for index, domain in enumerate(sorted(set(rows["domain"]))):
-                mine = rows[rows["domain"] == domain]
+                mine = rows.loc[rows["domain"] == domain]
                 yield _points(mine, safe(domain), style(index).marker(size=5), len(rows))
         case "cluster":
             for turn in range(len(COLOURS)):
-                mine = rows[rows["cluster"] % len(COLOURS) == turn]
+                mine = rows.loc[rows["cluster"] % len(COLOURS) == turn]
                 yield _points(mine, "clusters", style(turn).marker(size=5), len(rows))
         case "influence":
             yield from _by_influence(rows)
@@ -105,14 +105,14 @@ def _layers(colour: str, rows: pd.DataFrame, choice: Choice) -> Iterator[Any]:
         case "accepted":
             taken = rows["accepted"].to_numpy(bool)
             faint = {"color": FAINT, "size": 4, "symbol": "x"}
-            yield _points(rows[~taken], "left out", faint, len(rows))
-            yield _points(rows[taken], "accepted", style(0).marker(size=6), len(rows))
+            yield _points(rows.loc[~taken], "left out", faint, len(rows))
+            yield _points(rows.loc[taken], "accepted", style(0).marker(size=6), len(rows))
 
 
 def _by_influence(rows: pd.DataFrame) -> Iterator[Any]:
     influence_N = rows["influence"].to_numpy(float)
     limit = influence_limit(influence_N)
-    unscored = rows[~np.isfinite(influence_N)]
+    unscored = rows.loc[~np.isfinite(influence_N)]
     yield _points(unscored, "not scored", {"color": FAINT, "size": 3}, len(rows))
     signs = {
         "helpful": ("triangle-up", influence_N >= 0),
@@ -122,16 +122,13 @@ def _by_influence(rows: pd.DataFrame) -> Iterator[Any]:
         look: dict[str, Any] = {"size": 8, "symbol": symbol, "colorscale": INFLUENCE_COLOURS}
         look |= {"color": influence_N[mine], "cmin": -limit, "cmax": limit}
         look |= {"showscale": number == 0, "colorbar": _bar("influence<br>per token")}
-        yield _points(rows[mine], name, look, len(rows))
+        yield _points(rows.loc[mine], name, look, len(rows))
 
 
 def _points(rows: pd.DataFrame, name: str, look: dict[str, Any], total: int) -> Any:
     """One layer; SVG while few, since a page has few WebGL contexts."""
     kind = go.Scatter if total <= MOST_SVG_POINTS else go.Scattergl
-    told = [
-        f"{safe(row.domain)}<br>sample {row.sample_id}, cluster {row.cluster}<br>{_score(row)}"
-        for row in rows[["sample_id", "domain", "cluster", "influence", "accepted"]].itertuples()
-    ]
+    told = [_told(row) for row in rows.itertuples()]
     return kind(
         x=rows["x"].to_numpy(np.float32),
         y=rows["y"].to_numpy(np.float32),
@@ -143,9 +140,10 @@ def _points(rows: pd.DataFrame, name: str, look: dict[str, Any], total: int) -> 
     )
 
 
-def _score(row: Any) -> str:
+def _told(row: Any) -> str:
     score = f"influence {row.influence:.4g}" if np.isfinite(row.influence) else "not scored"
-    return score + (", accepted" if row.accepted else "")
+    place = f"sample {row.sample_id}, cluster {row.cluster}"
+    return f"{safe(row.domain)}<br>{place}<br>{score}{', accepted' if row.accepted else ''}"
 
 
 def _pulls_of(choice: Choice, cluster_N: np.ndarray) -> np.ndarray:
@@ -160,9 +158,8 @@ def _bar(title: str) -> dict[str, Any]:
 
 def centres(rows: pd.DataFrame) -> pd.DataFrame:
     """Median place and number of rows of each cluster, most rows first."""
-    grouped = rows.groupby("cluster")[["x", "y"]].median()
-    grouped["rows"] = rows.groupby("cluster").size()
-    return grouped.sort_values("rows", ascending=False)
+    middle = rows.groupby("cluster").agg(x=("x", "median"), y=("y", "median"), rows=("x", "size"))
+    return middle.sort_values("rows", ascending=False)
 
 
 def _name_clusters(figure: go.Figure, rows: pd.DataFrame) -> None:

@@ -50,7 +50,7 @@ def pulls_replay(run: Runs, step: int | None = None) -> go.Figure:
     if not rounds:
         return say_nothing_yet(figure, "the run's selector pulled no arms")
     rows = choice.samples
-    pulls_RC, mean_RC = arm_history(rounds, int(rows["cluster"].max()) + 1)
+    pulls_RC, mean_RC = arm_history(rounds, int(rows["cluster"].to_numpy().max()) + 1)
     place = centres(rows)
     known = np.sort(place.index.to_numpy())
     arm_c = known[np.argsort(-pulls_RC[-1, known], kind="stable")[:MOST_ARMS]]

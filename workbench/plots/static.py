@@ -150,7 +150,7 @@ class _Drawing:
             fill, alpha = _colour(trace.fillcolor)
             axes.fill(x, y, color=fill, alpha=alpha, linewidth=0)
             return
-        if isinstance(trace, go.Scatter) and trace.stackgroup:
+        if "stackgroup" in trace and trace.stackgroup:
             self._stack(axes, trace, x, y)
             return
         mode, size = trace.mode or "lines", trace.marker.size

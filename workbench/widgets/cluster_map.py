@@ -106,7 +106,7 @@ class ClusterMap(ScrubPanel[ChoiceCurves]):
     def _at(self, step: int) -> dict[str, Any]:
         choice, samples = self._choice_step(), self._pool().samples
         assert choice is not None and samples is not None
-        return round_at(self._curve, choice, step, int(samples["cluster"].max()) + 1)
+        return round_at(self._curve, choice, step, int(samples["cluster"].to_numpy().max()) + 1)
 
     def _read(self, row: int) -> dict[str, Any]:
         """Text of a row by its place in the pool; ids are wider than numbers of the browser."""

@@ -100,7 +100,7 @@ def drawn_pool(choice: Choice) -> tuple[dict[str, Any], list[memoryview]]:
     if rows is None:
         return {"rows": 0}, []
     names = sorted(set(rows["domain"]))
-    clusters = int(rows["cluster"].max()) + 1
+    clusters = int(rows["cluster"].to_numpy().max()) + 1
     columns = [
         rows["x"].to_numpy(np.float32),
         rows["y"].to_numpy(np.float32),
@@ -117,13 +117,13 @@ def drawn_pool(choice: Choice) -> tuple[dict[str, Any], list[memoryview]]:
         "domains": [_domain(choice, k, name) for k, name in enumerate(names)],
         "arms": _arms(choice, clusters),
     }
-    return pool, [memoryview(np.ascontiguousarray(column)).cast("B") for column in columns]
+    return pool, [np.ascontiguousarray(column).data.cast("B") for column in columns]
 
 
 def _domain(choice: Choice, k: int, name: str) -> dict[str, Any]:
     """Look of a domain, and where its name stands: in the middle of its largest cluster."""
     assert choice.samples is not None
-    mine = choice.samples[choice.samples["domain"] == name]
+    mine = choice.samples.loc[choice.samples["domain"] == name]
     place = centres(mine).iloc[0]
     return {
         "name": name,
