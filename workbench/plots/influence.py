@@ -306,7 +306,8 @@ def _diagonal() -> go.Scatter:
 
 def _ends(found: Inverses) -> list[float]:
     """Range of the axis of rank correlations, with room below the lowest."""
-    return [min(0.0, *(float(found.agreement(name).min()) for name in found.cosine)), 1.02]
+    lowest = min(float(found.agreement(name).min()) for name in found.cosine)
+    return [min(0.0, lowest - 0.05), 1.02]
 
 
 def _ranks(score_N: np.ndarray) -> np.ndarray:
