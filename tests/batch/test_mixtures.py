@@ -7,7 +7,7 @@ import pytest
 
 from workbench.batch import find_mixture
 from workbench.config import Policy
-from workbench.core import ConfigError
+from workbench.core import MIXERS, ConfigError, MixingTask
 from workbench.mixing.regmix import best_mixture, fit_mixtures
 from workbench.training import train
 from workbench.training.loop import Loop
@@ -36,6 +36,15 @@ def test_a_job_finds_a_mixture_that_a_static_run_takes(small, tmp_path, method):
     used = run.events("step")[0]["mixture"]
     assert used == pytest.approx(found["mixture"], abs=1e-4)
     assert any(method in line for line in said)
+    if method == "regmix":
+        again = train(
+            small.replace(name="again", mixer=Policy("regmix", trials=str(path), floor=0.0)),
+            tmp_path,
+        )
+        assert again.events("step")[0]["mixture"] == pytest.approx(found["mixture"], abs=0.1)
+        with pytest.raises(ConfigError, match="cannot read trials over"):
+            small_task = MixingTask(("x", "y"), np.array([9, 9]))
+            MIXERS.build("regmix", small_task, trials=str(path))
 
 
 def test_a_job_that_was_killed_goes_on_and_repeats_nothing(small, tmp_path, monkeypatch):

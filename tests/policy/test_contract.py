@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,8 +76,11 @@ def through_a_checkpoint(state: dict) -> dict:
 
 reweighters = pytest.mark.parametrize("name", REWEIGHTERS.names())
 mixers = pytest.mark.parametrize("name", MIXERS.names())
-adaptive = pytest.mark.parametrize("name", [n for n in MIXERS.names() if n != "static"])
-SOON = {
+adaptive = pytest.mark.parametrize(
+    "name", [n for n in MIXERS.names() if n not in ("regmix", "static")]
+)
+SOON: dict[str, dict] = {
+    "regmix": {"trials": str(Path(__file__).with_name("regmix_trials.json"))},
     "acodm": {"warmup_steps": 4},
     "direct": {"warmup_steps": 4},
     "pike": {"period_steps": 4},

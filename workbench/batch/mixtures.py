@@ -116,7 +116,10 @@ def _regmix(
     return {
         "mixture": dict(zip(domains, best_K.tolist(), strict=True)),
         "runs": list(finished),
-        "held_out_mean_nats": loss_N,
+        "trials": [
+            {"mixture": dict(zip(domains, row, strict=True)), "nats": loss}
+            for row, loss in zip(drawn_NK.tolist(), loss_N, strict=True)
+        ],
         "without": list(without),
         "explained": surrogate.explained,
     }
