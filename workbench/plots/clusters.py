@@ -200,7 +200,7 @@ def arms(run: Runs, step: int | None = None) -> go.Figure:
     )
     some = "" if len(best) == len(choice.arms) else f", best {len(best)} of {len(choice.arms)}"
     title = f"Arms by mean influence, choice before step {choice.step:,}{some}"
-    dress(figure, title, height=130 + ARM_PX * len(best))
+    dress(figure, title, height=146 + ARM_PX * len(best))
     names = [f"cluster {cluster}" for cluster in best["cluster"]]
     _draw_means(figure, best, names)
     for column, (field, unit) in enumerate((("pulls", "pulls"), ("accepted", "rows accepted")), 2):
@@ -214,8 +214,8 @@ def arms(run: Runs, step: int | None = None) -> go.Figure:
         figure.add_vline(x=choice.threshold, line=line, row=1, col=1)  # pyright: ignore
     figure.update_xaxes(title_text="mean influence per token, with interval", row=1, col=1)
     figure.update_yaxes(categoryorder="array", categoryarray=names[::-1], showgrid=False)
-    figure.update_layout(bargap=0.3, showlegend=True, legend={"orientation": "h", "y": 1.06})
-    figure.update_layout(legend={"yanchor": "bottom", "x": 0}, margin={"t": 80})
+    figure.update_layout(bargap=0.3, showlegend=True, legend={"orientation": "h", "y": 1.0})
+    figure.update_layout(legend={"yanchor": "bottom", "x": 0}, margin={"t": 96})
     return figure
 
 
