@@ -1,11 +1,11 @@
 """Influence scores side by side with kronfluence: agreement, speed, memory, factor time.
 
-    python -m benchmarks.influence --rows 128 --rounds 3
+    OMP_NUM_THREADS=1 python -m benchmarks.influence
 
 One decoder of 4 layers × 256 on rows of 128 tokens, a little trained; one reference direction;
 data labels and relative damping of 0.1 on both sides.  `pipeline` is reference gradient and scores
 together, as kronfluence makes them; `ways` are the scores alone, against the floor of forward
-and activation-only backward.  Needs the extra `bench`.
+and activation-only backward.  Times are seconds of the processor.  Needs the extra `bench`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from workbench.influence.agreement import spearman
 from workbench.influence.direction import Direction, reference_direction
 from workbench.influence.factors import Factors, fit_factors
 from workbench.influence.preconditioners import preconditioner
-from workbench.influence.scores import Scores, score_rows
+from workbench.influence.scores import Scores, row_losses, score_rows
 from workbench.influence.ways import at_rest
 from workbench.kernels import peak_mib
 from workbench.models import Decoder, build_model
@@ -95,11 +96,14 @@ class Bench:
     def score(self, direction: Direction, **options: Any) -> Scores:
         return score_rows(self.model, self.rows, direction, batch_rows=BATCH_ROWS, **options)
 
-    def losses(self, precision: str = "float32") -> np.ndarray:
-        half = precision == "bfloat16"
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-            parts = torch.from_numpy(self.rows).split(BATCH_ROWS)
-            return torch.cat([self.model(part[:, :-1], part[:, 1:]) for part in parts]).numpy()
+    def losses(self, **options: Any) -> np.ndarray:
+        return row_losses(self.model, self.rows, batch_rows=BATCH_ROWS, **options)
+
+    def part(self, rows: int) -> Bench:
+        """The same with its first rows alone."""
+        found = copy.copy(self)
+        found.rows = self.rows[:rows]
+        return found
 
     def floor(self) -> None:
         """Forward, and a backward pass that stops at the embeddings and makes no other gradient."""
@@ -132,31 +136,37 @@ def agreement(bench: Bench) -> dict[str, float]:
     return found
 
 
-def accuracy(bench: Bench, direction: Direction) -> dict[str, float]:
-    """Spearman of every way with ghost in float32."""
+def accuracy(bench: Bench, direction: Direction) -> dict[str, dict[str, Any]]:
+    """Spearman of every approximation with ghost in float32, and the step that was measured."""
     print(f"  {direction.settings['preconditioner']}:")
     exact_N = bench.score(direction, way="ghost").score_N
-    known = bench.losses()
+    known = bench.score(direction, way="difference", loss_N=bench.losses())
+    step = known.relative_step
     found = {
-        "jvp": bench.score(direction, way="jvp"),
         "low rank 64": bench.score(direction, way="low_rank", rank=64),
-        "difference, central": bench.score(direction, way="difference"),
-        "difference, losses known": bench.score(direction, way="difference", loss_N=known),
+        "difference, losses known": known,
+        "difference, central": bench.score(direction, way="difference", relative_step=step),
         "ghost, bf16": bench.score(direction, way="ghost", **HALF),
-        "difference, bf16": bench.score(direction, way="difference", **HALF),
         "difference, losses known, bf16": bench.score(
-            direction, way="difference", loss_N=bench.losses("bfloat16"), **HALF
+            direction, way="difference", loss_N=bench.losses(**HALF), **HALF
         ),
     }
-    result = {name: spearman(scores.score_N, exact_N) for name, scores in found.items()}
-    for name, value in result.items():
-        print(f"  Spearman with ghost, {name:40} {value:.5f}", flush=True)
+    result = {}
+    for name, scores in found.items():
+        result[name] = {"spearman": spearman(scores.score_N, exact_N)}
+        result[name] |= {"relative_step": scores.relative_step} if scores.relative_step else {}
+        print(f"  with ghost, {name:46} {result[name]}", flush=True)
     return result
 
 
 def contenders(bench: Bench, factors: Factors) -> dict[str, Callable[[], object]]:
     direction = bench.direction("ekfac", factors)
-    known, coarse = bench.losses(), bench.losses("bfloat16")
+    known, coarse = bench.losses(), bench.losses(**HALF)
+
+    def differ(**options: Any) -> Callable[[], object]:
+        # Any step costs the same; measuring one is paid once, however many rows there are.
+        return lambda: bench.score(direction, way="difference", relative_step=1e-2, **options)
+
     return {
         "kronfluence pipeline": lambda: bench.peer.score("ekfac", bench.reference, bench.rows),
         "ghost pipeline": lambda: bench.score(bench.direction("ekfac", factors), way="ghost"),
@@ -164,28 +174,31 @@ def contenders(bench: Bench, factors: Factors) -> dict[str, Callable[[], object]
         "ghost": lambda: bench.score(direction, way="ghost"),
         "low rank 64, with its SVD": lambda: bench.score(direction, way="low_rank", rank=64),
         "jvp": lambda: bench.score(direction, way="jvp"),
-        "difference": lambda: bench.score(direction, way="difference"),
-        "difference, losses known": lambda: bench.score(direction, way="difference", loss_N=known),
+        "difference": differ(),
+        "difference, losses known": differ(loss_N=known),
         "ghost, bf16": lambda: bench.score(direction, way="ghost", **HALF),
-        "difference, losses known, bf16": lambda: bench.score(
-            direction, way="difference", loss_N=coarse, **HALF
-        ),
+        "difference, losses known, bf16": differ(loss_N=coarse, **HALF),
     }
 
 
 def speed(bench: Bench, factors: Factors, rounds: int) -> dict[str, Any]:
     """Time of each contender against kronfluence, rows per second, and memory of one batch."""
     steps = contenders(bench, factors)
-    times = compare(steps, baseline="kronfluence pipeline", rounds=rounds)
-    batch = copy.copy(bench)
-    batch.rows = bench.rows[:BATCH_ROWS]
+    times = compare(
+        steps,
+        baseline="kronfluence pipeline",
+        rounds=rounds,
+        warmup_rounds=0,
+        clock=time.process_time,
+    )
+    batch = bench.part(BATCH_ROWS)
     memory = {name: peak_mib(step) for name, step in contenders(batch, factors).items()}
-    for name, time in times.items():
-        rate = len(bench.rows) / time.median_seconds
-        print(f"  {name:32} {rate:7.1f} rows/s  {time}  peak {memory[name]:7.1f} MiB", flush=True)
+    for name, timing in times.items():
+        rate = len(bench.rows) / timing.median_seconds
+        print(f"  {name:32} {rate:7.1f} rows/s  {timing}  peak {memory[name]:7.1f} MiB", flush=True)
     ghost, floor = times["ghost"].median_seconds, times["floor"].median_seconds
     print(f"  ghost against its floor: {ghost / floor:.3f}")
-    rates = {name: len(bench.rows) / time.median_seconds for name, time in times.items()}
+    rates = {name: len(bench.rows) / timing.median_seconds for name, timing in times.items()}
     return {
         "times": times,
         "rows_per_second": rates,
@@ -201,15 +214,18 @@ def factor_time(bench: Bench, rounds: int) -> dict[str, dict[str, Timing]]:
             "kronfluence": lambda kind=kind: bench.peer.fit(kind, bench.factor_rows),
             "ours": lambda kind=kind: bench.fit(kind),
         }
-        found[kind] = compare(fits, baseline="kronfluence", rounds=rounds, warmup_rounds=0)
-        for name, time in found[kind].items():
-            print(f"  factors, {kind:6} {name:12} {time}", flush=True)
+        found[kind] = compare(
+            fits, baseline="kronfluence", rounds=rounds, warmup_rounds=0, clock=time.process_time
+        )
+        for name, timing in found[kind].items():
+            print(f"  factors, {kind:6} {name:12} {timing}", flush=True)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=64)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--timed-rows", type=int, default=32)
     parser.add_argument("--factor-rows", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -219,17 +235,17 @@ def main() -> None:
             f"{len(bench.rows)} rows, {len(bench.maps)} maps, {bench.maps.share:.0%} tracked",
             flush=True,
         )
-        results: dict[str, Any] = {"rows": options.rows, "factor_rows": options.factor_rows}
-        results["spearman_with_kronfluence"] = agreement(bench)
+        results: dict[str, Any] = dict(vars(options))
+        timed = bench.part(options.timed_rows)
+        results["spearman_with_kronfluence"] = agreement(timed)
         factors = bench.fit("ekfac")
         results["spearman_with_ghost"] = {
             name: accuracy(bench, bench.direction(name, factors)) for name in ("identity", "ekfac")
         }
-        results["speed"] = speed(bench, factors, options.rounds)
+        results["speed"] = speed(timed, factors, options.rounds)
         results["factor_time"] = factor_time(bench, options.rounds)
-    command = (
-        f"python -m benchmarks.influence --rows {options.rows} "
-        f"--factor-rows {options.factor_rows} --rounds {options.rounds}"
+    command = "python -m benchmarks.influence " + " ".join(
+        f"--{name.replace('_', '-')} {value}" for name, value in vars(options).items()
     )
     print("written:", record("influence", results, command=command).name)
 

@@ -49,20 +49,25 @@ def compare(
     baseline: str,
     rounds: int = 15,
     warmup_rounds: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time every contender once a round, in an order that rotates from round to round.
 
     The ratio is that of the medians; its interval comes from resampling whole rounds, which keeps
     together what ran under the same load.
+
+    Args:
+        clock: `time.process_time` counts the processor's seconds of this process alone, for
+            contenders of one thread on a machine that does other things.
     """
     names = list(contenders)
     seconds = np.empty((rounds, len(names)))
     for i in range(-warmup_rounds, rounds):
         for j in np.roll(np.arange(len(names)), i):
-            began = time.perf_counter()
+            began = clock()
             contenders[names[j]]()
             # A warm-up round has a negative index and is overwritten by a measured one.
-            seconds[i, j] = time.perf_counter() - began
+            seconds[i, j] = clock() - began
     drawn = np.random.default_rng(0).integers(0, rounds, (1000, rounds))
     medians, resampled = np.median(seconds, axis=0), np.median(seconds[drawn], axis=1)
     base = names.index(baseline)

@@ -90,7 +90,7 @@ def plan_factors(
     """Group the maps under the limit, and estimate what fitting takes.
 
     Args:
-        probe: one forward and backward pass of a batch; called twice, for memory and for time.
+        probe: one forward and backward pass of a batch, watched for memory and time.
         leaders: of `input_leaders`: maps with one input share its statistics.
         batches: of one rank's pass over the rows; batch_shape: (b, T) of the largest.
         limit_mib: on the device, beside the model itself; None for no limit.
@@ -98,8 +98,8 @@ def plan_factors(
         ConfigError: a map does not fit under the limit even alone, with the numbers.
     """
     batch_tokens = math.prod(batch_shape)
-    batch_mib = _held_mib(model, probe) + _logits_mib(model, batch_tokens)
-    batch_seconds = _seconds(probe, device)
+    held_mib, batch_seconds = _probed(model, probe, device)
+    batch_mib = held_mib + _logits_mib(model, batch_tokens)
     needs = [_need(found, leaders, kind, batch_shape) for found in maps]
     groups = _grouped(maps, needs, batch_mib, limit_mib)
     by_name = dict(zip((found.name for found in maps), needs, strict=True))
@@ -180,8 +180,8 @@ def _grouped(
     return tuple(map(tuple, groups))
 
 
-def _held_mib(model: Decoder, run: Callable[[], None]) -> float:
-    """MiB of tensors that a forward pass keeps for its backward pass, weights left out."""
+def _probed(model: Decoder, run: Callable[[], None], device: str) -> tuple[float, float]:
+    """MiB that a forward pass keeps for its backward pass, weights left out; seconds of both."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     held: dict[int, int] = {}
 
@@ -191,9 +191,11 @@ def _held_mib(model: Decoder, run: Callable[[], None]) -> float:
             held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    if torch.device(device).type == "cuda":
+        run()  # the first pass loads kernels, which can take longer than all of the others
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        run()
-    return sum(held.values()) / 2**20
+        seconds = _seconds(run, device)
+    return sum(held.values()) / 2**20, seconds
 
 
 def _logits_mib(model: Decoder, batch_tokens: int) -> float:

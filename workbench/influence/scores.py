@@ -67,7 +67,7 @@ class Scores:
     """Scores of N rows and how they were found; float32, float64 for a float64 model.
 
     token_NT: the part of each position; map_N: the part of each linear map by name; both sum to
-    score_N and are None unless asked for.
+    score_N and are None unless asked for.  relative_step: of a difference.
     """
 
     score_N: np.ndarray
@@ -75,6 +75,7 @@ class Scores:
     reason: str
     token_NT: np.ndarray | None = None
     map_N: dict[str, np.ndarray] | None = None
+    relative_step: float | None = None
 
 
 def score_rows(
@@ -165,7 +166,7 @@ def scorer(
     if way == "difference" and relative_step is None:
         raise ConfigError(
             "a scorer by 'difference' needs relative_step",
-            remedy="score some rows with score_rows, whose reason names the best step",
+            remedy="score some rows with score_rows, and take its relative_step",
         )
     maps = linear_maps(model, names=tuple(direction.matrices))
     # "auto" takes no approximation here: there are no rows yet to measure it on.
@@ -254,7 +255,8 @@ class _Scoring:
         parts_BL = columns.get("map_BL")
         map_N = None if parts_BL is None else dict(zip(self.maps.names, parts_BL.T, strict=True))
         way, reason = self.chosen.way, self.chosen.reason
-        return Scores(columns["row_B"], way, reason, columns.get("token_BT"), map_N)
+        step = self.relative_step if way == "difference" else None
+        return Scores(columns["row_B"], way, reason, columns.get("token_BT"), map_N, step)
 
     def _room(self, rows_NT: np.ndarray, wanted: tuple[str, ...]) -> dict[str, Tensor]:
         """Zeros for what is wanted of all rows, so that a sum over ranks puts parts together."""
