@@ -7,7 +7,7 @@ const MOST_SHAPES = 5000;
 const ZOOM_STEP = 1.5;
 const MOST_ZOOM_IN = 400;
 const STRIDE = 7919;
-const [FADED, PLAIN, LIT] = [0, 1, 2];
+const [FADED, PLAIN, LIT, UNSEEN] = [0, 1, 2, 3];
 
 class PointMap {
   constructor(host, { point, brush }) {
@@ -96,24 +96,33 @@ class PointMap {
 
   // Rows on the canvas, faded ones first; in an order that lets no domain cover the others.
   visible(ratio) {
-    const { x, y, domain } = this.pool.columns, { rows } = this.pool;
-    const k = this.scale * ratio, [w, h] = [this.canvas.width, this.canvas.height];
-    const left = w / 2 - this.view.x * k, top = h / 2 + this.view.y * k;
-    this.px ??= [];
-    if (this.px.length !== rows) [this.px, this.py] = [new Float32Array(rows), new Float32Array(rows)];
-    const found = [[], [], []];
-    let i = 0;
-    for (let n = 0; n < rows; n++) {
-      i = (i + STRIDE) % rows;
-      const at = rows % STRIDE ? i : n;
-      const sx = left + x[at] * k, sy = top - y[at] * k;
-      this.px[at] = sx;
-      this.py[at] = sy;
-      if (sx < -8 || sy < -8 || sx > w + 8 || sy > h + 8 || this.hidden.has(domain[at])) continue;
-      const faint = this.looks[this.of[at]].faint;
-      found[faint && this.level[at] === PLAIN ? FADED : this.level[at]].push(at);
+    const { rows } = this.pool;
+    if (this.px?.length !== rows) {
+      [this.px, this.py] = [new Float32Array(rows), new Float32Array(rows)];
+      [this.rank, this.seen] = [new Uint8Array(rows), new Int32Array(rows)];
     }
-    return found[FADED].concat(found[PLAIN], found[LIT]);
+    const [faded, plain, lit] = this.rankRows(ratio), starts = [0, faded, faded + plain];
+    const stride = rows % STRIDE ? STRIDE : 1;
+    for (let n = 0, i = 0; n < rows; n++, i = (i + stride) % rows) {
+      if (this.rank[i] !== UNSEEN) this.seen[starts[this.rank[i]]++] = i;
+    }
+    return this.seen.subarray(0, faded + plain + lit);
+  }
+
+  // Place of every row in pixels, and its level or UNSEEN; how many there are of each level.
+  rankRows(ratio) {
+    const { x, y, domain } = this.pool.columns, { px, py, rank, of, level } = this;
+    const k = this.scale * ratio, [w, h] = [this.canvas.width, this.canvas.height];
+    const left = w / 2 - this.view.x * k, top = h / 2 + this.view.y * k, counts = [0, 0, 0];
+    const faint = this.looks.map((look) => Boolean(look.faint)), some = this.hidden.size > 0;
+    for (let i = 0; i < px.length; i++) {
+      const sx = px[i] = left + x[i] * k, sy = py[i] = top - y[i] * k;
+      const out = sx < -8 || sy < -8 || sx > w + 8 || sy > h + 8;
+      rank[i] = out || (some && this.hidden.has(domain[i])) ? UNSEEN
+        : level[i] === PLAIN && faint[of[i]] ? FADED : level[i];
+      if (rank[i] !== UNSEEN) counts[rank[i]]++;
+    }
+    return counts;
   }
 
   drawPixels(pen, seen, ratio) {
