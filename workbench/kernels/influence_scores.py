@@ -103,7 +103,7 @@ class InfluenceProbe:
                 raise ModelError(
                     f"layer '{slot.name}' sees {tuple(slot.score_BT.shape)} positions in a batch "
                     f"of {rows} rows, so they cannot be told apart",
-                    remedy='leave it out of the direction, or score with way="difference"',
+                    remedy='leave it out of the direction, or score with way="jvp"',
                 )
 
 
