@@ -267,10 +267,10 @@ def test_a_model_judges(topics, small_model, name, preconditioner, tmp_path):
     clusters = {"clusters": 4, "embedder": EMBEDDER} if name == "quad" else {}
     options = {"preconditioner": preconditioner, "factor_rows": 48, "trust": "warn", **clusters}
     before = {k: v.clone() for k, v in small_model.state_dict().items()}
-    first, second = (
-        SELECTORS.build(name, task, **options).select(topics.pool(), 30 * 16, small_model)
-        for _ in range(2)
-    )
+    selectors = [SELECTORS.build(name, task, **options) for _ in range(2)]
+    first, second = (each.select(topics.pool(), 30 * 16, small_model) for each in selectors)
+    judge = selectors[0].diagnostics()["judge"]
+    assert judge["tracked_share"] + sum(judge["untracked"].values()) == pytest.approx(1)
     assert len(first) == 30 and first.sample_id_N.tolist() == second.sample_id_N.tolist()
     assert all(torch.equal(before[k], v) for k, v in small_model.state_dict().items())
     assert "reference gradient" in {event["stage"] for event in told}

@@ -29,7 +29,7 @@ from workbench.influence.factors import fit_factors
 from workbench.influence.preconditioners import PRECONDITIONERS, SERVED_BY, preconditioner
 from workbench.influence.scores import Scorer, score_rows, scorer
 from workbench.influence.trust import planted_controls
-from workbench.models.linear_maps import linear_maps
+from workbench.models.linear_maps import LinearMaps, linear_maps
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,16 @@ def influence_judge(task: SelectionTask, pool: Pool, model: Any, settings: Judge
         }
 
     score = scorer(model, task.source, direction, cache_dir=task.cache_dir, **how)
-    return Judge(score, controls, {**direction.settings, "way": settings.way})
+    known = {**direction.settings, "way": settings.way, "tracked_share": maps.share}
+    return Judge(score, controls, {**known, "untracked": _untracked(maps)})
+
+
+def _untracked(maps: LinearMaps) -> dict[str, float]:
+    """Share of the parameters that no score sees, by the reason for it."""
+    shares: dict[str, float] = {}
+    for skip in maps.skipped:
+        shares[skip.reason] = shares.get(skip.reason, 0.0) + skip.share
+    return shares
 
 
 def _sample(task: SelectionTask, pool: Pool, rows: int) -> np.ndarray:
