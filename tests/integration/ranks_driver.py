@@ -8,14 +8,15 @@ The parent imports everything once and never computes, so that a fork is cheap a
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import transformers.models.llama.modeling_llama  # noqa: F401  (once here, not in every child)
 
-from workbench.config import Policy, RunConfig
-from workbench.core import IGNORE_INDEX, Signal
+from workbench.config import Policy, RunConfig, SelectionConfig
+from workbench.core import IGNORE_INDEX, SELECTORS, Signal
 from workbench.data import prepare
 from workbench.reweighting import sample_weights
 from workbench.training.accumulate import accumulate
@@ -77,6 +78,22 @@ def signals(config, corpus, rows, micro_batch_rows, options):
     }
 
 
+def choice(config, corpus, out_dir):
+    """What Quad chooses with factors, scores and a bandit shared by all ranks."""
+    quad = Policy("quad", clusters=6, trust="off", factor_rows=16)
+    selection = SelectionConfig(share=0.02, reference_rows=12)
+    state = build_state(config.replace(selector=quad, selection=selection), corpus)
+    # A cache of its own, or one world would read what another computed.
+    cached = replace(state.selecting.selector.task, cache_dir=out_dir / "selection")
+    selector = SELECTORS.build("quad", cached, **quad.options)
+    chosen = selector.select(corpus.pool(), int(0.02 * len(corpus.pool()) * 32), state.model)
+    order = chosen.sample_id_N.argsort()
+    return {
+        "sample_id": torch.from_numpy(chosen.sample_id_N[order]),
+        "influence": torch.from_numpy(chosen.influence_N[order]),
+    }
+
+
 def vector(ranks):
     """Softmax weights of this rank for the specification's losses."""
     losses = torch.tensor(VECTORS[ranks.world])
@@ -96,9 +113,9 @@ def work(rank, world, config, cache_dir, out_dir):
     ranks = Ranks.here()
     found = {name: gradient(config, corpus, ranks, *case) for name, case in CASES.items()}
     seen = {name: signals(config, corpus, *case) for name, case in SIGNALS.items()}
-    torch.save(
-        {"cases": found, "vector": vector(ranks), "signals": seen}, out_dir / f"rank{rank}.pt"
-    )
+    stored = {"cases": found, "vector": vector(ranks), "signals": seen}
+    stored["choice"] = choice(config, corpus, out_dir)
+    torch.save(stored, out_dir / f"rank{rank}.pt")
     dist.barrier()
 
 

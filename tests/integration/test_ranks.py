@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.ranks_driver import CASES, SIGNALS, gradient, signals
+from tests.integration.ranks_driver import CASES, SIGNALS, choice, gradient, signals
 from workbench.training.ranks import Ranks
 
 
@@ -48,6 +48,20 @@ def test_ranks_give_the_mixer_the_signals_of_one_process(ranks, nano_config, nan
         ours = stored["signals"][case]
         torch.testing.assert_close(ours["gram"], single["gram"], atol=1e-6, rtol=1e-4)
         torch.testing.assert_close(ours["rows"], single["rows"], atol=1e-6, rtol=1e-4)
+
+
+def test_ranks_choose_the_rows_of_one_process(ranks, nano_config, nano_corpus, tmp_path):
+    single = choice(nano_config, nano_corpus, tmp_path)
+    assert len(single["sample_id"]) > 20 and single["influence"].isfinite().any()
+    for stored in ranks:
+        assert torch.equal(stored["choice"]["sample_id"], single["sample_id"])
+        torch.testing.assert_close(
+            stored["choice"]["influence"],
+            single["influence"],
+            atol=1e-5,
+            rtol=1e-3,
+            equal_nan=True,
+        )
 
 
 def test_weights_follow_global_rank(ranks):
