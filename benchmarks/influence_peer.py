@@ -89,7 +89,9 @@ class Peer:
             score_args=options,
             overwrite_output_dir=True,
         )
-        return self._analyzer.load_pairwise_scores(strategy)["all_modules"][0].numpy()
+        scores = self._analyzer.load_pairwise_scores(strategy)
+        assert scores is not None, "kronfluence stored no scores"
+        return scores["all_modules"][0].numpy()
 
 
 def _dataset(rows_NT: np.ndarray) -> TensorDataset:

@@ -41,7 +41,12 @@ SELECTORS = {
 
 def base_config(max_domain_mb: float) -> RunConfig:
     return RunConfig(
-        corpus={"name": "installed", "max_domain_mb": max_domain_mb, "noise_mb": max_domain_mb / 4},
+        corpus={
+            "name": "installed",
+            "max_domain_mb": max_domain_mb,
+            "noise_mb": max_domain_mb / 4,
+            "held_out_fraction": 0.2,
+        },
         mixer=Policy("static", mixture="natural"),
         training={"held_out_rows": 24, "device": "cpu", "checkpoint_every_steps": 10_000},
     )

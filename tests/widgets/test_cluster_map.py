@@ -11,7 +11,8 @@ from tests.selection_folder import DOMAINS, FIRST_ID, new_folder, pool, rounds, 
 from workbench.core import RunError
 from workbench.training import Run
 from workbench.widgets.cluster_map import ClusterTwin, cluster_map
-from workbench.widgets.pool_frames import ChoiceCurves, known, told_stage
+from workbench.widgets.curves import told_stage
+from workbench.widgets.pool_frames import ChoiceCurves, known
 from workbench.widgets.sample_frames import Texts
 
 TYPES = ("f4", "f4", "f4", "i4", "i4", "u2", "u1")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from workbench.plots.series import SMOOTHING_STEPS, smooth
-from workbench.widgets.curves import Mark, RunCurves
+from workbench.widgets.curves import Mark, RunCurves, told_stage
 
 
 def test_a_run_read_bit_by_bit_equals_the_run_read_at_once(make_folder, step):
@@ -78,3 +78,15 @@ def test_rate_and_time_left_follow_the_recent_steps(make_folder):
     curves.refresh()
     # 0.1 s a step, and one second of evaluation spread over the 40 steps done.
     assert curves.left_seconds == pytest.approx(100 * (0.1 + 1 / 40))
+
+
+def test_what_a_selector_does_is_known_until_anything_else_happens(make_folder):
+    run = make_folder(steps=3, end=None)
+    run.append("selecting", 3, stage="factors", done=3, total=16)
+    curves = RunCurves(run)
+    curves.refresh()
+    assert told_stage(curves.stage) == "Fitting factors: 3 of 16"
+    chosen = {"rows": 20, "tokens": 640, "budget_tokens": 650, "seconds": 1.0, "domains": {"a": 20}}
+    run.append("selected", 3, **chosen)
+    curves.refresh()
+    assert told_stage(curves.stage) == "" and curves.marks[-1].text == "selected 20 rows"

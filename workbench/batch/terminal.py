@@ -65,6 +65,8 @@ def _line(event: Mapping[str, Any]) -> str:
         return f"step {event['step']}: held-out {event['mean_nats']:.3f} nats"
     if event["kind"] == "selected":
         return selected_line(event)
+    if event["kind"] == "selecting" and event["stage"] == "plan":
+        return f"step {event['step']}: curvature in {event['plan']}"
     return ""
 
 

@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 from workbench.plots.series import Groups, Line, thin
 from workbench.plots.theme import RULE, TAG, TAG_TEXT, Style, safe
 
-MARKED = ("set", "paused", "unpaused", "resumed", "stopped", "failed")
+MARKED = ("set", "selected", "paused", "unpaused", "resumed", "stopped", "failed")
 _MAX_LABELS = 12
 _NEAR = 0.02
 
@@ -149,6 +149,8 @@ def _told(event: dict[str, Any]) -> str:
     if event["kind"] == "set":
         changes = event["changes"].items()
         return ", ".join(f"{name.split('.')[-1]} = {value}" for name, value in changes)
+    if event["kind"] == "selected":
+        return f"selected {event['rows']:,} rows"
     return event["kind"]
 
 

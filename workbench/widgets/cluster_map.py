@@ -16,8 +16,9 @@ from workbench import plots
 from workbench.core.frontend import has_front_end
 from workbench.plots.choices import Choice, read_choice, read_pool
 from workbench.training import Run
+from workbench.widgets.curves import told_stage
 from workbench.widgets.panel import wait
-from workbench.widgets.pool_frames import ChoiceCurves, drawn_pool, round_at, told_stage
+from workbench.widgets.pool_frames import ChoiceCurves, drawn_pool, round_at
 from workbench.widgets.sample_frames import Readable, Texts, texts_of
 from workbench.widgets.scrub import ScrubPanel
 

@@ -25,6 +25,19 @@ RIPPLE_STEPS = 20 * SMOOTHING_STEPS
 """A new step moves the smoothed loss of no step further back by more than 1e-8 of its value."""
 RATE_STEPS = 20
 """Steps that the shown tokens per second and time left are averaged over."""
+STAGES = {
+    "embedding": "Embedding rows",
+    "clustering": "Clustering",
+    "near-duplicates": "Looking for near-duplicates",
+    "map": "The map is drawn",
+    "factors": "Fitting factors",
+    "eigenvalues": "Fitting eigenvalues",
+    "reference gradient": "Gradient of the reference set",
+    "scores": "Scoring rows",
+    "trust": "Scoring control rows",
+    "pull": "Pulling arms",
+}
+"""What a selector at work says it is doing, in words."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,7 @@ class RunCurves:
         self.marks: list[Mark] = []
         self.config = RunConfig(**self.folder.config)
         self.failure: dict[str, str] | None = None
+        self.stage: dict[str, Any] | None = None
         self.resumed = 0
         self._held_out_seconds = 0.0
         self._elapsed_seconds, self._since, self._last_time = 0.0, None, 0.0
@@ -138,6 +152,8 @@ class RunCurves:
 
     def _take(self, event: dict[str, Any]) -> None:
         self._keep_time(event)
+        # What a selector does is over with the first event of anything else.
+        self.stage = event if event["kind"] == "selecting" else None
         match event["kind"]:
             case "step":
                 self._take_step(event)
@@ -149,6 +165,8 @@ class RunCurves:
                     losses.append(loss)
             case "set":
                 self._take_changes(event["step"], event["changes"])
+            case "selected":
+                self.marks.append(Mark(event["step"], f"selected {event['rows']} rows"))
             case "failed":
                 self.failure = {"problem": event["problem"], "remedy": event["remedy"]}
             case "resumed":
@@ -184,6 +202,18 @@ class RunCurves:
             self._elapsed_seconds += now - self._since
             self._since = None
         self._last_time = now
+
+
+def told_stage(stage: dict[str, Any] | None) -> str:
+    """What a selector is doing, in words; empty when it is not at work."""
+    if stage is None:
+        return ""
+    name, done, total = stage["stage"], stage["done"], stage["total"]
+    words = STAGES.get(name, str(name).capitalize())
+    if name == "pull":
+        return f"{words}: round {stage['round']:,}"
+    known = done is not None and total
+    return f"{words}: {done:,} of {total:,}" if known and done != total else words
 
 
 def _finite(values: array) -> np.ndarray:

@@ -19,7 +19,7 @@ from workbench.core import ConfigError, WorkbenchError
 from workbench.core.frontend import has_front_end
 from workbench.training import Run
 from workbench.widgets.controls import changes_asked, live_controls
-from workbench.widgets.curves import RunCurves
+from workbench.widgets.curves import RunCurves, told_stage
 from workbench.widgets.frames import charts, head, throughput
 from workbench.widgets.twin import Twin
 
@@ -184,6 +184,8 @@ class Panel:
         path = str(run.path)
         resume = f'Continue with workbench.resume("{path}", background=True)'
         match status:
+            case "running" if curves.stage is not None:
+                return f"Selecting before step {curves.stage['step']}: {told_stage(curves.stage)}"
             case "running" if not run.live:
                 return "Trained by another process; steer it there"
             case "paused":

@@ -21,20 +21,6 @@ from workbench.plots.samples import places
 from workbench.plots.theme import style
 from workbench.widgets.curves import RunCurves
 
-ENDS = ("stopped", "finished", "failed", "resumed")
-STAGES = {
-    "embedding": "Embedding rows",
-    "clustering": "Clustering",
-    "near-duplicates": "Looking for near-duplicates",
-    "map": "The map is drawn",
-    "factors": "Fitting factors",
-    "eigenvalues": "Fitting eigenvalues",
-    "reference gradient": "Gradient of the reference set",
-    "scores": "Scoring rows",
-    "trust": "Scoring control rows",
-    "pull": "Pulling arms",
-}
-
 
 class ChoiceCurves(RunCurves):
     """`RunCurves` that also keeps what a selector told while it chose."""
@@ -44,7 +30,6 @@ class ChoiceCurves(RunCurves):
         self._rounds: dict[int, list[dict[str, Any]]] = {}
         self._mapped: set[int] = set()
         self._chosen: list[int] = []
-        self.stage: dict[str, Any] | None = None
 
     @property
     def choices(self) -> list[int]:
@@ -63,7 +48,6 @@ class ChoiceCurves(RunCurves):
         super()._take(event)
         kind, step = event["kind"], event["step"]
         if kind == "selecting":
-            self.stage = event
             if event["stage"] == "map":
                 self._mapped.add(step)
                 self._rounds[step] = []
@@ -72,22 +56,7 @@ class ChoiceCurves(RunCurves):
                 del rounds[event["round"] :]
                 rounds.append(event)
         elif kind == "selected":
-            self.stage = None
             self._chosen.append(step)
-        elif kind in ENDS:
-            self.stage = None
-
-
-def told_stage(stage: dict[str, Any] | None) -> str:
-    """What a selector is doing, in words; empty when it is not at work."""
-    if stage is None:
-        return ""
-    name, done, total = stage["stage"], stage["done"], stage["total"]
-    words = STAGES.get(name, str(name).capitalize())
-    if name == "pull":
-        return f"{words}: round {stage['round']:,}"
-    known = done is not None and total
-    return f"{words}: {done:,} of {total:,}" if known and done != total else words
 
 
 def drawn_pool(choice: Choice) -> tuple[dict[str, Any], list[memoryview]]:
