@@ -249,6 +249,15 @@ class RunConfig(Part):
             config = config._changed(config._resolve(name), value)
         return config
 
+    def owner(self, name: str) -> str:
+        """What a change by this name changes: a policy's slot, or a setting by dotted name.
+
+        Raises:
+            ConfigError: as in `change`.
+        """
+        path = self._resolve(name)
+        return path[0] if path[0] in POLICY_SLOTS else ".".join(path)
+
     def _changed(self, path: tuple[str, ...], value: Any) -> RunConfig:
         if len(path) == 1:
             return self.replace(**{path[0]: value})

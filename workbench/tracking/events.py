@@ -57,8 +57,9 @@ MEASUREMENTS = frozenset({"step", "held_out"})
 """Kinds that the loop writes again when it resumes; all others are history and stay."""
 AT_BOUNDARY = frozenset({"checkpoint", "selecting", "selected"})
 """Kinds that a checkpoint of their own step has behind it: a rewind drops those of later steps."""
-_ENDS = frozenset({"stopped", "finished", "failed"})
-LIFECYCLE = _ENDS | {"started", "resumed", "paused", "unpaused"}
+ENDS = frozenset({"stopped", "finished", "failed"})
+"""How a run ends; it may be resumed after each."""
+LIFECYCLE = ENDS | {"started", "resumed", "paused", "unpaused"}
 
 _OFFSET_BITS = 40
 _FILE_BITS = 22

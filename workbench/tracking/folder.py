@@ -29,7 +29,8 @@ from workbench.tracking import durable, encoding, events, ledger, selection
 Status = Literal["running", "paused", "finished", "stopped", "failed", "interrupted"]
 _STEP = re.compile(r"step_(\d+)")
 _LOCK_PATIENCE_SECONDS = 0.3
-_FORMAT = 1
+FORMAT = 1
+"""Of what a run folder holds; raised when an older workbench could not read it."""
 
 
 class RunFolder:
@@ -69,7 +70,7 @@ class RunFolder:
                 remedy=f"choose another folder, or continue it: workbench resume {path}",
             )
         content = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "created": time.time(),
             "config": config,
             "environment": environment,

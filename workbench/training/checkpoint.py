@@ -77,7 +77,9 @@ def _check_belongs(folder: RunFolder, saved: dict[str, Any], content_hash: str) 
             f"instead of {saved['content_hash'][:12]}",
             remedy="restore the corpus, or start a new run",
         )
-    differs = differences(folder.config, saved["started_with"])
+    # A fork starts from a checkpoint of its parent, under a name of its own.
+    named = {**saved["started_with"], "name": folder.config["name"]}
+    differs = differences(folder.config, named)
     if differs:
         raise RunError(
             f"the checkpoint of step {saved['step']} belongs to another config: {differs[0]}"

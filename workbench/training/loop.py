@@ -40,6 +40,7 @@ POOL_USED_UP = (
     "every row of the pool was chosen once, so the last choice stays; train fewer steps, select "
     "less often, or give the corpus more text (max_domain_mb)"
 )
+LIVE_PARTS = ("selector", "selection", "mixer", "reweighter", "optimizer")
 LIVE_TRAINING_FIELDS = (
     "total_steps",
     "record_every_steps",
@@ -97,9 +98,11 @@ class Loop:
             self._warn(check_fits(state.config, state.corpus))
             while True:
                 self._boundary()
-                asked_to_stop = self._obey()
-                if asked_to_stop or state.step >= state.config.training.total_steps:
+                if self._obey() or state.step >= state.config.training.total_steps:
                     break
+                # A selector that was only now put in chooses before the step, too.
+                if self._select():
+                    self._checkpoint()
                 self._step()
             self._end("stopped" if state.step < state.config.training.total_steps else "finished")
         except StopAsked:
@@ -271,7 +274,7 @@ class Loop:
             self.state.change(config)
         except WorkbenchError as error:
             return self._warn([f"change {changes} refused: {error}"])
-        self._emit("set", changes=_plain(changes))
+        self._emit("set", changes=plain_changes(changes))
         self._warn(check_fits(config, self.state.corpus))
 
     def _warn(self, messages: Iterable[str]) -> None:
@@ -332,7 +335,7 @@ def _times(epochs: float) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _plain(changes: dict[str, Any]) -> dict[str, Any]:
+def plain_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Changes as JSON types: a policy may be given as an object."""
     return {
         name: value.model_dump(mode="json") if isinstance(value, Part) else value
@@ -351,12 +354,11 @@ def check_change(config: RunConfig, changes: dict[str, Any], corpus: PreparedCor
     live = {f"training.{name}" for name in LIVE_TRAINING_FIELDS}
     for difference in checkpoint.differences(config.to_dict(), changed.to_dict()):
         name = difference.split(":")[0]
-        if name.split(".")[0] in ("mixer", "reweighter", "optimizer") or name in live:
+        if name.split(".")[0] in LIVE_PARTS or name in live:
             continue
         raise ConfigError(
             f"'{name}' cannot change during a run",
-            remedy="start a new run; changeable: mixer, reweighter, optimizer, "
-            + ", ".join(sorted(live)),
+            remedy=f"start a new run; changeable: {', '.join((*LIVE_PARTS, *sorted(live)))}",
         )
     check_fits(changed, corpus)
     return changed

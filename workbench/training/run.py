@@ -3,6 +3,7 @@
 run = train(config, "runs/a")          # in this thread, until done
 run = start(config, "runs/a")          # in the background; the notebook stays free
 run.pause(); run.set(temperature=0.4); run.resume(); run.stop(); run.wait()
+other = run.fork(100, mixer="exp3")    # shares the first 100 steps
 run = resume("runs/a")                 # continues to the bit from the newest checkpoint
 run = open_run("runs/a")               # read only
 """
@@ -28,6 +29,7 @@ from workbench.training import checkpoint
 from workbench.training.checks import check_fits, check_policies
 from workbench.training.controls import Controls
 from workbench.training.device import environment, keep_freed_memory, resolve
+from workbench.training.fork import fork
 from workbench.training.loop import Callback, Loop, check_change
 from workbench.training.rows import prepared_before
 from workbench.training.state import TrainState, build_state
@@ -110,6 +112,41 @@ class Run:
         assert self._config is not None and self._corpus is not None
         self._config = check_change(self._config, changes, self._corpus)
         controls.change(changes)
+
+    def fork(
+        self,
+        step: int,
+        *,
+        name: str | None = None,
+        callbacks: Sequence[Callback] = (),
+        cache_dir: str | Path | None = None,
+        background: bool = True,
+        announce: bool = True,
+        **changes: Any,
+    ) -> Run:
+        """Train a run that shares the steps before `step` with this one, under `changes`.
+
+        `run.fork(100, mixer="exp3")`; with no changes it repeats this run.  This run may still be
+        training.  Where there is a checkpoint of `step`, nothing is computed again.
+
+        Args:
+            name: of its folder, beside this run's; made of the changes when None.
+            callbacks, cache_dir, announce: as in `train`.
+        Raises:
+            WorkbenchError: a step not reached yet, or a change that does not fit.
+        """
+        folder, config = self.folder, RunConfig(**self.folder.config)
+        corpus = self._corpus or prepared_before(folder, cache_dir)
+        if corpus is None:
+            corpus = prepare(config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir)
+        made = fork(folder, step, changes, corpus, name=name)
+        return resume(
+            made.path,
+            callbacks=callbacks,
+            cache_dir=cache_dir or corpus.path.parent,
+            background=background,
+            announce=announce,
+        )
 
     def wait(self, timeout_seconds: float | None = None) -> Run:
         """Until the background thread ends; raises what it raised.

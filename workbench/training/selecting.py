@@ -118,7 +118,9 @@ class Selecting:
         first, every = self.config.first_step, self.config.every_steps
         if step == self.step or step < first:
             return False
-        return step == first or (every is not None and (step - first) % every == 0)
+        if self.step is None:
+            return True
+        return every is not None and (step - first) % every == 0
 
     def choose(self, step: int, model: Decoder) -> Choice:
         """Let the selector choose from the rows it has not chosen before; raises what it raises."""

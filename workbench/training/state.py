@@ -53,12 +53,17 @@ class TrainState:
     def change(self, config: RunConfig, *, carry: bool = True) -> None:
         """Continue under a changed config; policies keep their state where they stay the same.
 
+        A selector that changes in any way starts anew, from the whole corpus.
+
         Args:
             carry: False where the policies' states are loaded next.
         Raises:
             WorkbenchError: a policy does not fit the model or what was learned; nothing changed.
         """
         mixer, signals, reweighter = self.mixer, self.signals, self.reweighter
+        selecting = self.selecting
+        if (config.selector, config.selection) != (self.config.selector, self.config.selection):
+            selecting = build_selecting(config, self.corpus)
         if config.mixer != self.config.mixer:
             mixer = build_mixer(config, self.corpus)
             self._tell_supply(mixer)
@@ -69,6 +74,10 @@ class TrainState:
             reweighter = build_reweighter(config.reweighter)
             if carry:
                 _carry(self.reweighter, reweighter, config.reweighter.name)
+        if selecting is not self.selecting:
+            # Rows of another selector's choice, or of none: all are on offer until this one chose.
+            self.sampler.restrict(None)
+            self.selecting = selecting
         self.mixer, self.signals, self.reweighter = mixer, signals, reweighter
         apply_settings(self.optimizer, config.optimizer)
         self.config = config

@@ -1,0 +1,126 @@
+"""A run that shares its first steps with another and then goes another way.
+
+    other = fork(run.folder, 50, {"mixer": "exp3"})     # a folder beside the run's, ready to resume
+    run.fork(50, mixer="exp3")                          # the same, and trains it
+
+Nothing of the shared steps is computed again where the parent has a checkpoint of the step; from an
+older checkpoint the steps between are.  Data order and random streams are functions of seed and
+step, so a fork with nothing changed repeats its parent to the bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.config import RunConfig
+from workbench.core import RunError
+from workbench.data import PreparedCorpus
+from workbench.tracking import RunFolder
+from workbench.tracking.branch import branch
+from workbench.training.loop import check_change, plain_changes
+
+_NOT_OF_A_NAME = re.compile(r"[^\w.=-]+")
+
+
+def fork(
+    parent: RunFolder,
+    step: int,
+    changes: Mapping[str, Any],
+    corpus: PreparedCorpus,
+    *,
+    name: str | None = None,
+) -> RunFolder:
+    """Make the folder of a fork beside its parent's; whole, or not at all.
+
+    Changes that were made to the parent at `step` or later are made in the fork too, except in the
+    settings that the fork changes itself.
+
+    Args:
+        step: the first step that is the fork's own; the parent may still be training.
+        changes: settings as in `Run.set`; also a selector, which then chooses before `step`.
+        name: of the folder; made of the parent's name, the step and the changes when None.
+    Raises:
+        WorkbenchError: a step the parent has not reached, or a change that does not fit.
+        RunError: a folder of that name is there.
+    """
+    done = steps_done(parent)
+    if not 0 <= step <= done:
+        raise RunError(
+            f"{parent.path} has done {done} steps, so it cannot be forked at step {step}",
+            remedy=f"choose a step from 0 to {done}",
+        )
+    before = settings_before(parent, step)
+    check_change(before, dict(changes), corpus)
+    plain = plain_changes(changes)
+    path = _path(parent, step, plain, name)
+    base = max((s for s in parent.checkpoints() if s <= step), default=0)
+    touched = {before.owner(name) for name in plain}
+    origin = {"parent": parent.path.name, "step": step, "changes": plain}
+    try:
+        return branch(
+            parent,
+            path,
+            base,
+            config={**parent.config, "name": path.name},
+            environment={**parent.environment, "forked": origin},
+            changes=[
+                *_kept_changes(parent, before, step, touched),
+                *([{"kind": "set", "step": step, "changes": plain}] if plain else []),
+            ],
+        )
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{error.filename} was removed while {parent.path} was being forked",
+            remedy="fork again, or raise keep_checkpoints",
+        ) from None
+
+
+def steps_done(run: RunFolder) -> int:
+    """Steps that are recorded."""
+    steps = run.events("step")
+    return steps[-1]["step"] + 1 if steps else 0
+
+
+def settings_before(run: RunFolder, step: int) -> RunConfig:
+    """The settings in force when `step` begins, before what is changed at `step` itself."""
+    config = RunConfig(**run.config)
+    for event in _changes(run):
+        if event["step"] < step:
+            config = config.change(**event["changes"])
+    return config
+
+
+def _changes(run: RunFolder) -> list[dict[str, Any]]:
+    return sorted(run.events("set"), key=lambda event: event["step"])
+
+
+def _kept_changes(
+    parent: RunFolder, before: RunConfig, step: int, touched: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    for event in _changes(parent):
+        kept = {
+            name: value
+            for name, value in event["changes"].items()
+            if event["step"] < step or before.owner(name) not in touched
+        }
+        if kept:
+            yield {**event, "changes": kept}
+
+
+def _path(parent: RunFolder, step: int, changes: Mapping[str, Any], name: str | None) -> Path:
+    siblings = parent.path.parent
+    if name is not None:
+        return siblings / name
+    label = "-".join(_word(key, value) for key, value in changes.items()) or "again"
+    first = siblings / f"{parent.path.name}-{step}-{_NOT_OF_A_NAME.sub('_', label)[:60]}"
+    tries = (first.with_name(f"{first.name}-{i}") for i in range(2, 10_000))
+    return first if not first.exists() else next(path for path in tries if not path.exists())
+
+
+def _word(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("name", name))
+    return str(value) if isinstance(value, str) else f"{name.split('.')[-1]}={value}"
