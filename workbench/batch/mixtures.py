@@ -94,7 +94,8 @@ def _regmix(
     from workbench.core import RandomStreams
     from workbench.data import prepare
     from workbench.evaluation import held_out_curve
-    from workbench.mixing.regmix import best_mixture, fit_mixtures
+    from workbench.mixing.regmix import best_mixture
+    from workbench.mixing.surrogate import fit_surrogate
 
     domains = prepare(config.corpus, config.tokenizer, config.rows).domains
     drawn_NK = RandomStreams(config.seed).at("regmix").dirichlet(np.ones(len(domains)), runs)
@@ -111,7 +112,7 @@ def _regmix(
     loss_N = [
         held_out_curve(own[0].events(), without=without).final_nats for own in finished.values()
     ]
-    surrogate = fit_mixtures(drawn_NK, np.array(loss_N))
+    surrogate = fit_surrogate(drawn_NK, np.array(loss_N)[:, None])
     best_K = best_mixture(surrogate, domains=len(domains), seed=config.seed)
     return {
         "mixture": dict(zip(domains, best_K.tolist(), strict=True)),
@@ -121,5 +122,5 @@ def _regmix(
             for row, loss in zip(drawn_NK.tolist(), loss_N, strict=True)
         ],
         "without": list(without),
-        "explained": surrogate.explained,
+        "explained": float(surrogate.explained_D[0]),
     }
