@@ -19,7 +19,9 @@ from workbench.cli import app
 from workbench.core import ConfigError, WorkbenchError
 from workbench.tracking import RunFolder
 
-COMMANDS = ("demo", "prepare", "train", "resume", "mixture", "runs", "report", "doctor")
+COMMANDS = (
+    *("demo", "prepare", "train", "resume", "fork", "mixture", "runs", "report", "doctor"),
+)
 TINY = (
     *("--corpus", "planted", "--set", "max_domain_mb=0.1", "--set", "vocab_size=400"),
     *("--set", "context_tokens=32", "--set", "batch_rows=4", "--set", "held_out_rows=2"),
@@ -75,9 +77,12 @@ def test_train_report_and_list(call, tmp_path):
         trained = call("train", *TINY, *steps, "--reweighter", reweighter, "--name", name)
         assert trained.exit_code == 0, trained.output
         assert "finished at step 3/3" in plain(trained.output)
+    forked = call("fork", "runs/u", "--step", "3", "--set", "total_steps=5", "--name", "f")
+    assert forked.exit_code == 0, forked.output
+    assert "finished at step 5/5" in plain(forked.output)
     listed = plain(call("runs").output)
     assert "linupper" in listed and "3/3" in listed
-    written = call("report", "runs", "--out", "r.html")
+    written = call("report", "runs/u", "runs/l", "--out", "r.html")
     assert written.exit_code == 0, written.output
     assert "linupper against uniform is undecided" in (tmp_path / "r.html").read_text()
 

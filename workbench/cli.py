@@ -158,6 +158,22 @@ def resume(
     _follow(run, since)
 
 
+@app.command(epilog="Example: workbench fork runs/run --step 100 --set mixer=exp3")
+def fork(
+    path: Annotated[Path, typer.Argument(help="A run folder; it may still be training.")],
+    step: Annotated[int, typer.Option(help="First step that is the fork's own.")],
+    name: Annotated[str | None, typer.Option(help="Name of the fork's folder.")] = None,
+    changes: Settings = None,
+) -> None:
+    """Train a run that shares its first steps with another and then differs in one thing."""
+    from workbench import training
+
+    since = time.time()
+    options = {"name": name, "background": True, "announce": False}
+    run = training.open_run(path).fork(step, **options, **_values(changes))
+    _follow(run, since)
+
+
 @app.command(epilog="Example: workbench mixture --method doge --corpus installed --out out/doge")
 def mixture(
     out: Annotated[Path, typer.Option(help="Folder of the job; call again to go on.")],
