@@ -330,15 +330,16 @@ def _find(paths: list[Path]) -> list[RunFolder]:
 
 def _row(run: RunFolder) -> dict[str, Any]:
     """What the list of runs says about one."""
-    events = run.events()
+    from workbench.training import Run
+
+    events, config = run.events(), Run(run).config
     steps = [event for event in events if event["kind"] == "step"]
     held_out = [event for event in events if event["kind"] == "held_out"]
-    slots = ("selector", "mixer", "reweighter")
-    policies = [run.config[slot]["name"] for slot in slots if run.config.get(slot)]
+    policies = [p.name for p in (config.selector, config.mixer, config.reweighter) if p]
     return {
         "name": run.config["name"],
         "status": run.status(),
-        "step": f"{steps[-1]['step'] + 1 if steps else 0}/{run.config['training']['total_steps']}",
+        "step": f"{steps[-1]['step'] + 1 if steps else 0}/{config.training.total_steps}",
         "loss": f"{steps[-1]['loss']:.3f}" if steps else "–",
         "held_out": f"{held_out[-1]['mean_nats']:.3f}" if held_out else "–",
         "policies": " ".join(policies),
