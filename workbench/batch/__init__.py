@@ -4,8 +4,10 @@ from workbench.batch.comparison import compare, differing_settings, group_runs
 from workbench.batch.mixing_scores import MixingScores, mixing_scores, score_table
 from workbench.batch.mixtures import find_mixture
 from workbench.batch.notebook import execute
+from workbench.batch.predictions import record_prediction, score_predictions
 from workbench.batch.static_report import report
 from workbench.batch.study import progress_lines, train_study
+from workbench.batch.what_if import fit_runs
 
 __all__ = [
     "MixingScores",
@@ -13,10 +15,13 @@ __all__ = [
     "differing_settings",
     "execute",
     "find_mixture",
+    "fit_runs",
     "group_runs",
     "mixing_scores",
     "progress_lines",
+    "record_prediction",
     "report",
+    "score_predictions",
     "score_table",
     "train_study",
 ]

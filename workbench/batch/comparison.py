@@ -187,7 +187,7 @@ def _verdicts(
 
     seeds = sorted(set(treatment) & set(base))
     for seed in seeds:
-        _check_comparable(base[seed], treatment[seed])
+        check_comparable(base[seed], treatment[seed])
     ours, theirs = (
         {seed: final_held_out(own[seed]) for seed in seeds or own} for own in (treatment, base)
     )
@@ -229,7 +229,13 @@ def final_held_out(run: RunFolder) -> dict[str, Any]:
     return events[-1]
 
 
-def _check_comparable(one: RunFolder, other: RunFolder) -> None:
+def check_comparable(one: RunFolder, other: RunFolder) -> None:
+    """Whether final held-out losses of two runs measure the same thing.
+
+    Raises:
+        RunError: another text, tokenizer, evaluation, batch or length, not finished, or never
+            evaluated; names the runs.
+    """
     both = f"{one.path} and {other.path}"
     hashes = [run.environment.get("content_hash") for run in (one, other)]
     if hashes[0] != hashes[1]:

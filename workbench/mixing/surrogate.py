@@ -178,7 +178,7 @@ def _ridge(mixture_NK: np.ndarray, loss_ND: np.ndarray) -> Predict:
     def features(mixture_MK: np.ndarray) -> np.ndarray:
         return np.concatenate([mixture_MK, np.log(mixture_MK + LOG_FLOOR)], axis=1)
 
-    scaler = StandardScaler().fit(features(mixture_NK))
+    scaler: Any = StandardScaler().fit(features(mixture_NK))
     model: Any = RidgeCV(STRENGTHS, alpha_per_target=True)
     model.fit(scaler.transform(features(mixture_NK)), loss_ND)
     weight_FD = (np.reshape(model.coef_, (loss_ND.shape[1], -1)) / scaler.scale_).T
