@@ -14,18 +14,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.data.preparation import default_cache_dir, prepare
     from workbench.data.prepared import PreparedCorpus
-    from workbench.data.sampler import MixtureSampler
+    from workbench.data.sampler import MixtureSampler, RowSampler
     from workbench.data.sources import Document
 
 _HOME = {
     "Document": "sources",
     "MixtureSampler": "sampler",
     "PreparedCorpus": "prepared",
+    "RowSampler": "sampler",
     "default_cache_dir": "preparation",
     "prepare": "preparation",
 }
 
-__all__ = ["Document", "MixtureSampler", "PreparedCorpus", "default_cache_dir", "prepare"]
+__all__ = [
+    "Document",
+    "MixtureSampler",
+    "PreparedCorpus",
+    "RowSampler",
+    "default_cache_dir",
+    "prepare",
+]
 
 
 def __getattr__(name: str) -> Any:

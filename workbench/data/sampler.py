@@ -33,14 +33,31 @@ class Supply:
     share_K: np.ndarray
 
 
-class MixtureSampler:
-    """State fields: rows drawn so far per domain, the mixture, and its guaranteed rows.
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of one step: ids as of `sample_ids`, their domains, and the chance of each domain when
+    drawn; (B,) each."""
 
-    What the rows were restricted to is not part of it: restrict before loading a state.
+    sample_id_B: np.ndarray
+    domain_B: np.ndarray
+    probability_B: np.ndarray
+
+
+class RowSampler:
+    """Ids of rows of some domains, of whatever the rows are made.
+
+    State fields: rows drawn so far per domain, the mixture, and its guaranteed rows.  What the rows
+    were restricted to is not part of it: restrict before loading a state.
+
+    Args:
+        domains: names in index order.
+        rows_K: rows of each, int64.
+        batch_rows: rows of one draw.
     """
 
-    def __init__(self, corpus: PreparedCorpus, *, batch_rows: int, seed: int):
-        self.corpus = corpus
+    def __init__(self, domains: tuple[str, ...], rows_K: np.ndarray, *, batch_rows: int, seed: int):
+        self.domains = domains
+        self._every_K = rows_K
         self.batch_rows = batch_rows
         self._seed = seed
         self._streams = RandomStreams(seed)
@@ -58,10 +75,10 @@ class MixtureSampler:
                 share to the others too.
         """
         self._once = once
-        domains = self.corpus.domains
+        domains = self.domains
         if sample_id_N is None:
             self._chosen: list[np.ndarray] | None = None
-            self._rows_K = self.corpus.rows_K
+            self._rows_K = self._every_K
         else:
             domain_N, row_N = split_ids(np.sort(sample_id_N))
             self._chosen = [row_N[domain_N == k] for k in range(len(domains))]
@@ -80,10 +97,9 @@ class MixtureSampler:
                 none of the domains it wants is among the rows that were chosen.
             PolicyError: more guaranteed rows than a batch has.
         """
-        if mixture.domains != self.corpus.domains:
+        if mixture.domains != self.domains:
             raise DataError(
-                f"the mixture is over {list(mixture.domains)}, the corpus has "
-                f"{list(self.corpus.domains)}",
+                f"the mixture is over {list(mixture.domains)}, the corpus has {list(self.domains)}",
                 remedy="give the domains of the corpus in its order",
             )
         effective_K = mixture.effective_K(self.batch_rows)
@@ -94,7 +110,7 @@ class MixtureSampler:
                 f"no chosen row is of the domains that the mixture asks for: {', '.join(wanted)}",
                 remedy="raise the mixer's floor, or selection.share",
             )
-        for name, p, rows in zip(mixture.domains, effective_K, self.corpus.rows_K, strict=True):
+        for name, p, rows in zip(mixture.domains, effective_K, self._every_K, strict=True):
             if p > 0 and rows < self.batch_rows:
                 raise DataError(
                     f"domain '{name}' has {rows} rows, a batch needs {self.batch_rows}",
@@ -104,10 +120,10 @@ class MixtureSampler:
         self._probability_K = mixture.probability_K
         self._guaranteed_rows = mixture.guaranteed_rows
 
-    def draw(self, step: int) -> Batch:
-        """The global batch of a step; advances the cursors of the domains drawn."""
+    def draw_ids(self, step: int) -> Drawn:
+        """The rows of a step's global batch; advances the cursors of the domains drawn."""
         if self._probability_K is None:
-            self.set_mixture(Mixture.uniform(self.corpus.domains))
+            self.set_mixture(Mixture.uniform(self.domains))
         assert self._probability_K is not None
         rng = self._streams.at("sampler", step)
         domain_B = _domains(self._probability_K * (self._rows_K > 0), rng.random(self.batch_rows))
@@ -122,7 +138,7 @@ class MixtureSampler:
             place_B = self._orders[domain].rows(int(self._drawn_K[domain]), count)
             row_B[mine] = place_B if self._chosen is None else self._chosen[domain][place_B]
             self._drawn_K[domain] += count
-        return self._batch(domain_B, row_B, self._share_K()[domain_B])
+        return Drawn(sample_ids(domain_B, row_B), domain_B, self._share_K()[domain_B])
 
     def _avoid_repeats(self, domain_B: np.ndarray, rng: np.random.Generator) -> None:
         """Redraw, in place, the rows by which a domain exceeds what it has left."""
@@ -153,12 +169,6 @@ class MixtureSampler:
         given_K = self._guaranteed_rows * offered_K
         return (given_K + (self.batch_rows - given_K.sum()) * share_K) / self.batch_rows
 
-    def _batch(self, domain_B: np.ndarray, row_B: np.ndarray, probability_B: np.ndarray) -> Batch:
-        sample_id_B = sample_ids(domain_B, row_B)
-        rows = torch.from_numpy(self.corpus.tokens(sample_id_B))
-        tokens_BT, labels_BT = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-        return Batch(tokens_BT, labels_BT, sample_id_B, domain_B, probability_B)
-
     @property
     def rows_K(self) -> np.ndarray:
         """Rows on offer, int64 per domain."""
@@ -175,7 +185,7 @@ class MixtureSampler:
         return Supply(self._rows_K, self.epochs_K, self._share_K())
 
     def state_dict(self) -> dict[str, Any]:
-        drawn = dict(zip(self.corpus.domains, self._drawn_K.tolist(), strict=True))
+        drawn = dict(zip(self.domains, self._drawn_K.tolist(), strict=True))
         mixture = None if self._probability_K is None else self._probability_K.tolist()
         return {"drawn": drawn, "mixture": mixture, "guaranteed_rows": self._guaranteed_rows}
 
@@ -185,7 +195,7 @@ class MixtureSampler:
         Raises:
             DataError: the state is of a corpus with other domains.
         """
-        domains = self.corpus.domains
+        domains = self.domains
         if tuple(state["drawn"]) != domains:
             raise DataError(
                 f"the sampler's state is of domains {list(state['drawn'])}, the corpus has "
@@ -197,6 +207,21 @@ class MixtureSampler:
         mixture = state["mixture"]
         self._probability_K = None if mixture is None else np.array(mixture)
         self._guaranteed_rows = state["guaranteed_rows"]
+
+
+class MixtureSampler(RowSampler):
+    """Batches of a prepared corpus.  State: see `RowSampler`."""
+
+    def __init__(self, corpus: PreparedCorpus, *, batch_rows: int, seed: int):
+        super().__init__(corpus.domains, corpus.rows_K, batch_rows=batch_rows, seed=seed)
+        self.corpus = corpus
+
+    def draw(self, step: int) -> Batch:
+        """The global batch of a step; advances the cursors of the domains drawn."""
+        drawn = self.draw_ids(step)
+        rows = torch.from_numpy(self.corpus.tokens(drawn.sample_id_B))
+        tokens_BT, labels_BT = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+        return Batch(tokens_BT, labels_BT, drawn.sample_id_B, drawn.domain_B, drawn.probability_B)
 
 
 def _domains(share_K: np.ndarray, draw_B: np.ndarray) -> np.ndarray:

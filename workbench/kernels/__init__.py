@@ -2,6 +2,18 @@
 
 from workbench.kernels.chunked import chunked_token_loss
 from workbench.kernels.memory import peak_mib
-from workbench.kernels.sample_loss import reference_sample_loss, sample_loss, valid_rows
+from workbench.kernels.sample_loss import (
+    reference_sample_loss,
+    sample_loss,
+    token_loss,
+    valid_rows,
+)
 
-__all__ = ["chunked_token_loss", "peak_mib", "reference_sample_loss", "sample_loss", "valid_rows"]
+__all__ = [
+    "chunked_token_loss",
+    "peak_mib",
+    "reference_sample_loss",
+    "sample_loss",
+    "token_loss",
+    "valid_rows",
+]

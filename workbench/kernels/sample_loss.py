@@ -99,7 +99,15 @@ def _token_loss(form: str, logits_mib: float) -> Callable[[Tensor, Tensor, Tenso
 
 
 def _full_token_loss(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
-    logits_NV = F.linear(hidden_BTD, head_VD).flatten(0, 1)
+    return token_loss(F.linear(hidden_BTD, head_VD), labels_BT)
+
+
+def token_loss(logits_BTV: Tensor, labels_BT: Tensor) -> Tensor:
+    """Cross-entropy of each token from its logits, in nats, 0 where nothing is predicted; (B, T).
+
+    Float32, float64 for float64 logits.
+    """
+    logits_NV = logits_BTV.flatten(0, 1)
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     labels_N = labels_BT.flatten()
     nll_N = F.cross_entropy(
