@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -20,7 +21,7 @@ from workbench.core import ConfigError, WorkbenchError
 from workbench.tracking import RunFolder
 
 COMMANDS = (
-    *("demo", "prepare", "train", "resume", "fork", "mixture", "runs", "report", "doctor"),
+    *("demo", "prepare", "train", "resume", "fork", "mixture", "sweep", "runs", "report", "doctor"),
 )
 TINY = (
     *("--corpus", "planted", "--set", "max_domain_mb=0.1", "--set", "vocab_size=400"),
@@ -182,6 +183,28 @@ def test_doctor_names_a_missing_package_and_how_to_get_it(call, monkeypatch):
     assert checks["duckdb"]["state"] == "missing"
     assert checks["duckdb"]["remedy"].startswith("pip install 'duckdb")
     assert (checks["datasets"]["found"], checks["datasets"]["state"]) == ("5.1", "advice")
+
+
+def test_a_sweep_with_a_failed_cell_names_its_notebook_and_ends_with_1(call, tmp_path):
+    parameters = nbformat.v4.new_code_cell(
+        'rate = 1.0\nseed = 0\nout_dir = "out"', metadata={"tags": ["parameters"]}
+    )
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(
+        cells=[parameters, nbformat.v4.new_code_cell("1 / rate")], metadata={"kernelspec": kernel}
+    )
+    nbformat.write(notebook, tmp_path / "10_try_it.ipynb")
+    shared = ("sweep", "out", "--notebook", "10_try_it.ipynb")
+    done = call(*shared, "--grid", "rate=0.0,2.0")
+    told = plain(done.output)
+    assert done.exit_code == 1
+    assert "1 finished, 1 failed, 0 left" in told
+    assert "failed out/cells/0_rate=0.0_seed0/10_try_it.ipynb" in told
+    assert "ZeroDivisionError" in told and "workbench sweep out --retry-failed" in told
+    refused = call(*shared, "--grid", "rate=1.0")
+    assert refused.exit_code == 1 and "out holds another sweep" in plain(refused.output)
+    nothing = call(*shared, "--grid", "rat=1.0")
+    assert nothing.exit_code == 1 and "did you mean 'rate'?" in plain(nothing.output)
 
 
 def test_an_error_from_a_background_run_reaches_the_command_line(call, monkeypatch):

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,14 +19,14 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from workbench.core import ConfigError, RunError, WorkbenchError
+from workbench.core import RunError, WorkbenchError
 
 if TYPE_CHECKING:
+    from workbench.batch.notebook import Progress
     from workbench.config import RunConfig
     from workbench.tracking import RunFolder
     from workbench.training import Run
 
-SECONDS_BETWEEN_LINES = 5.0
 # Without a terminal there is no width to fit, and folded cells are hard to search.
 console = Console(width=None if sys.stdout.isatty() else 160)
 _errors = Console(stderr=True)
@@ -196,6 +195,59 @@ def mixture(
     console.print(f"use it with: workbench train --mixer static --set mixture={written}")
 
 
+@app.command(
+    epilog="Example: workbench sweep out/lr --grid peak_lr=1e-3,2e-3 --seeds 0,1,2 --fix profile=ci"
+)
+def sweep(
+    out: Annotated[Path, typer.Argument(help="Folder of the sweep; alone, it goes on.")],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A,B", help="Values to combine; repeat for several names."),
+    ] = None,
+    random: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=A,B|LOW:HIGH[:log]", help="Values to draw from."),
+    ] = None,
+    draws: Annotated[int | None, typer.Option(help="Sets to draw.")] = None,
+    draw_seed: int = 0,
+    listed: Annotated[
+        Path | None, typer.Option("--list", help="Sets from a .csv, .yaml or .json file.")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2; 0 alone if not given.")] = None,
+    fix: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="The same in every cell.")
+    ] = None,
+    notebook: Annotated[
+        Path | None, typer.Option(help="Any with a parameters cell; 82_train_one_run.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Cells at work at the same time.")] = 1,
+    retry_failed: Annotated[bool, typer.Option(help="Execute failed cells again.")] = False,
+) -> None:
+    """Execute a notebook for many parameters and seeds; killed, it goes on when called again."""
+    from workbench import batch
+    from workbench.batch.parameter_text import read_grid, read_random, read_seeds, read_values
+
+    done = batch.sweep(
+        out,
+        notebook=notebook,
+        grid=read_grid(grid) if grid else None,
+        random=read_random(random) if random else None,
+        draws=draws,
+        draw_seed=draw_seed,
+        listed=listed,
+        seeds=read_seeds(seeds) if seeds is not None else None,
+        fixed=read_values(fix, "--fix") if fix else None,
+        workers=workers,
+        retry_failed=retry_failed,
+    )
+    console.print(f"{done.standing()}: {_shown(out)}", soft_wrap=True)
+    for path, result in done.failures().items():
+        _errors.print(f"[red]failed[/red] {escape(f'{path}: {result.problem}')}", soft_wrap=True)
+    if done.failures():
+        console.print(f"try them again with: workbench sweep {out} --retry-failed", soft_wrap=True)
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: workbench runs out")
 def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
     """List the runs at or below a folder."""
@@ -248,53 +300,15 @@ def _settings(path: Path | None, changes: list[str] | None, **given: Any) -> Run
 
 
 def _values(changes: list[str] | None) -> dict[str, Any]:
-    """`["a=1", "b=x"]` as {"a": 1, "b": "x"}: JSON where it is JSON, else text."""
-    values = {}
-    for change in changes or []:
-        name, equals, text = change.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {change} has no value", remedy="write --set name=value")
-        try:
-            values[name.strip()] = json.loads(text)
-        except ValueError:
-            values[name.strip()] = text
-    return values
+    from workbench.batch.parameter_text import read_values
+
+    return read_values(changes or [], "--set")
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A progress bar as `progress(what, done, total)`; plain lines where there is no terminal."""
-    from rich import progress
+def _bar() -> AbstractContextManager[Progress]:
+    from workbench.batch.terminal import progress_bar
 
-    if not console.is_terminal:
-        yield _line_printer()
-        return
-    columns = (
-        progress.SpinnerColumn(),
-        progress.BarColumn(bar_width=20),
-        progress.MofNCompleteColumn(),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.description}", markup=False),
-    )
-    with progress.Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total
-        )
-
-
-def _line_printer() -> Callable[[str, int, int | None], None]:
-    """A line for each step of the work, and one now and then while a step prints a lot."""
-    last_done, last_time = -1, 0.0
-
-    def tell(what: str, done: int, total: int | None) -> None:
-        nonlocal last_done, last_time
-        if done != last_done or time.monotonic() > last_time + SECONDS_BETWEEN_LINES:
-            last_done, last_time = done, time.monotonic()
-            count = f"{done}/{total} " if total else f"{done} " if done else ""
-            console.print(count + what, markup=False, highlight=False)
-
-    return tell
+    return progress_bar(console)
 
 
 def _follow(run: Run, since: float) -> None:

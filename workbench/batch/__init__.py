@@ -4,13 +4,17 @@ from workbench.batch.comparison import compare, differing_settings, group_runs
 from workbench.batch.mixing_scores import MixingScores, mixing_scores, score_table
 from workbench.batch.mixtures import find_mixture
 from workbench.batch.notebook import execute
+from workbench.batch.parameter_sets import Range
 from workbench.batch.predictions import record_prediction, score_predictions
 from workbench.batch.static_report import report
 from workbench.batch.study import progress_lines, train_study
+from workbench.batch.sweep import Sweep, sweep
 from workbench.batch.what_if import fit_runs
 
 __all__ = [
     "MixingScores",
+    "Range",
+    "Sweep",
     "compare",
     "differing_settings",
     "execute",
@@ -23,5 +27,6 @@ __all__ = [
     "report",
     "score_predictions",
     "score_table",
+    "sweep",
     "train_study",
 ]

@@ -1,5 +1,7 @@
-"""A run that trains in the background, followed on a terminal.
+"""What a terminal shows of work that goes on: a bar for any progress, a run that trains.
 
+with progress_bar(Console()) as progress:
+    data.prepare(…, progress=progress)
 run = training.start(config, "runs")
 follow(run, Console())                    # a bar, and a line for what is worth keeping
 """
@@ -7,15 +9,54 @@ follow(run, Console())                    # a bar, and a line for what is worth 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from workbench.batch.notebook import Progress
     from workbench.training import Run
 
 POLL_SECONDS = 0.2
+SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Progress]:
+    """A progress bar as `progress(what, done, total)`; plain lines where there is no terminal."""
+    from rich import progress
+
+    if not console.is_terminal:
+        yield _line_printer(console)
+        return
+    columns = (
+        progress.SpinnerColumn(),
+        progress.BarColumn(bar_width=20),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+    )
+    with progress.Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total
+        )
+
+
+def _line_printer(console: Console) -> Progress:
+    """A line for each step of the work, and one now and then while a step prints a lot."""
+    last_done, last_time = -1, 0.0
+
+    def tell(what: str, done: int, total: int | None) -> None:
+        nonlocal last_done, last_time
+        if done != last_done or time.monotonic() > last_time + SECONDS_BETWEEN_LINES:
+            last_done, last_time = done, time.monotonic()
+            count = f"{done}/{total} " if total else f"{done} " if done else ""
+            console.print(count + what, markup=False, highlight=False)
+
+    return tell
 
 
 def follow(run: Run, console: Console, *, since: float = 0.0) -> None:
