@@ -97,6 +97,7 @@ def environment(config: RunConfig, corpus: PreparedCorpus) -> dict[str, Any]:
         "seed": config.seed,
         "content_hash": corpus.content_hash,
         "prepared": corpus.path.name,
+        "domain_rows": dict(zip(corpus.domains, corpus.rows_K.tolist(), strict=True)),
         "corpus_notes": corpus.notes(),
         "command": " ".join(Path(a).name if i == 0 else a for i, a in enumerate(sys.argv)),
     }

@@ -29,12 +29,14 @@ from workbench.core import (
 from workbench.data import PreparedCorpus
 from workbench.evaluation import held_out_loss
 from workbench.tracking import RunFolder
+from workbench.tracking.interplay import Interplay
 from workbench.training import checkpoint
 from workbench.training.checks import check_fits
 from workbench.training.controls import Controls
 from workbench.training.record import REMEDY, Recorder, plain
 from workbench.training.state import TrainState
 from workbench.training.step import NonFiniteStep, Stepped, train_step
+from workbench.training.summary import summarise
 
 POOL_USED_UP = (
     "every row of the pool was chosen once, so the last choice stays; train fewer steps, select "
@@ -90,6 +92,11 @@ class Loop:
         self._saved_step = state.step
         self._evaluated_step: int | None = None
         self._warned: set[str] = set()
+        rows_K = state.corpus.rows_K
+        shares = zip(state.corpus.domains, (rows_K / rows_K.sum()).tolist(), strict=True)
+        self._interplay, self._undone = Interplay(dict(shares)), {}
+        for event in folder.events():
+            self._follow_interplay(event)
 
     def run(self) -> None:
         """Steps until done or stopped; a failure is recorded in the folder and raised again."""
@@ -159,7 +166,20 @@ class Loop:
                 chosen=bool(state.selecting and state.selecting.choice),
             ),
             *([POOL_USED_UP] if state.selecting and state.selecting.used_up else []),
+            *self._conflicts(),
         ]
+
+    def _follow_interplay(self, event: Mapping[str, Any]) -> None:
+        if event["kind"] == "step":
+            self._interplay.add(event)
+        elif event["kind"] == "set":
+            self._interplay.restart()
+
+    def _conflicts(self) -> list[str]:
+        """Each in the words it was first seen in, while it holds: numbers move at every look."""
+        found = self._interplay.conflicts()
+        self._undone = {each.key: self._undone.get(each.key, str(each)) for each in found}
+        return list(self._undone.values())
 
     def _warn_while(self, messages: Sequence[str]) -> None:
         """Warn of what was not so at the last look."""
@@ -289,6 +309,8 @@ class Loop:
         self._told(self.folder.append_many([{"kind": kind, "step": self.state.step, **fields}]))
 
     def _told(self, events: Sequence[dict[str, Any]]) -> None:
+        for event in events:
+            self._follow_interplay(event)
         if events:
             for callback in self.callbacks:
                 callback.on_events(events)
@@ -362,24 +384,3 @@ def check_change(config: RunConfig, changes: dict[str, Any], corpus: PreparedCor
         )
     check_fits(changed, corpus)
     return changed
-
-
-def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
-    """The run in a few numbers, derived from its events."""
-    steps, held_out = folder.events("step"), folder.events("held_out")
-    busy_seconds = sum(event["seconds"] for event in steps)
-    tokens = sum(event["tokens"] for event in steps)
-    last = held_out[-1] if held_out else {}
-    return {
-        "outcome": outcome,
-        "steps": len(steps),
-        "tokens": tokens,
-        "train_seconds": busy_seconds,
-        "select_seconds": sum(event["seconds"] for event in folder.events("selected")),
-        "evaluate_seconds": sum(event.get("seconds", 0.0) for event in held_out),
-        "tokens_per_second": tokens / busy_seconds if busy_seconds else None,
-        "final_loss": steps[-1]["loss"] if steps else None,
-        "epochs": steps[-1]["epochs"] if steps else None,
-        "held_out": last.get("losses"),
-        "held_out_mean_nats": last.get("mean_nats"),
-    }

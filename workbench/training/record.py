@@ -172,7 +172,7 @@ def _step_event(
 ) -> dict[str, Any]:
     loss, weight, domain = loss_B[valid_B], weight_B[valid_B], entry.batch.domain_B[valid_B]
     rows = max(1, len(loss))
-    squares = float((weight**2).sum())
+    squares, supply_K = float((weight**2).sum()), entry.supply.rows_K
     event = {
         "kind": "step",
         "step": entry.stepped.outcome.step,
@@ -190,6 +190,9 @@ def _step_event(
         "mixture": entry.mixture.as_dict(),
         "effective_mixture": _by_domain(entry.mixture, entry.supply.share_K),
         "epochs": _by_domain(entry.mixture, entry.supply.epochs_K),
+        "pool_share": _by_domain(entry.mixture, supply_K / supply_K.sum()),
+        "sample_weight": {},
+        "effective_share": {},
         "sample_share": {},
         "weight_share": {},
         "domain_loss": {},
@@ -206,6 +209,8 @@ def _step_event(
         event["weight_share"][name] = float(weight[own].sum() / total_weight) if total_weight else 0
         if own.any():
             event["domain_loss"][name] = _mean(loss[own])
+            event["sample_weight"][name] = _mean(weight[own])
+            event["effective_share"][name] = float(entry.supply.share_K[k]) * _mean(weight[own])
     return event
 
 

@@ -1,0 +1,107 @@
+"""What one policy moves and another moves back is found, with its numbers, and nothing else is."""
+
+import numpy as np
+import pytest
+
+from workbench.tracking.interplay import FEWEST_STEPS, WINDOW_STEPS, Interplay
+
+CORPUS = {"a": 0.5, "b": 0.3, "c": 0.2}
+ONES = dict.fromkeys(CORPUS, 1.0)
+
+
+def event(mixture=CORPUS, weight=ONES, pool=CORPUS):
+    return {"effective_mixture": mixture, "sample_weight": weight, "pool_share": pool}
+
+
+def followed(events):
+    interplay = Interplay(CORPUS)
+    for each in events:
+        interplay.add(each)
+    return interplay
+
+
+def noisy(weight_a, steps, spread=0.05):
+    """Steps whose mean weight of `a` scatters around a value; the mixer raises `a` half-way."""
+    rng = np.random.default_rng(0)
+    for i in range(steps):
+        share = {"a": 0.5, "b": 0.3, "c": 0.2} if i < steps // 2 else {"a": 0.7, "b": 0.2, "c": 0.1}
+        yield event(share, {**ONES, "a": weight_a + spread * rng.normal()})
+
+
+def test_weights_that_take_back_what_the_mixer_raised_are_named_with_numbers():
+    (conflict,) = followed(noisy(0.8, 200)).conflicts()
+    assert conflict.key == ("a", "mixer", "reweighter")
+    assert conflict.moved == pytest.approx(1.4)
+    assert conflict.returned == pytest.approx(0.8, abs=0.02)
+    assert conflict.undone == pytest.approx(-np.log(0.8) / np.log(1.4), abs=0.06)
+    said = str(conflict)
+    assert "raised its share from 50.0% to 70.0%" in said and "temperature" in said
+    assert f"mean of {WINDOW_STEPS} steps" in said
+
+
+@pytest.mark.parametrize(
+    ("weight", "spread"),
+    [(1.3, 0.05), (0.95, 0.01), (0.85, 1.0), (1.0, 0.0)],
+    ids=["same direction", "small", "within noise", "none"],
+)
+def test_what_is_no_conflict_is_not_called_one(weight, spread):
+    assert followed(noisy(weight, 200, spread)).conflicts() == []
+
+
+def test_a_mixer_that_ignores_the_choice_is_named():
+    chosen = {"a": 0.8, "b": 0.1, "c": 0.1}
+    uniform = {"a": 0.8 * 0.4, "b": 0.34, "c": 0.34}
+    found = followed([event(uniform, pool=chosen)] * FEWEST_STEPS).conflicts()
+    assert {c.domain for c in found} == {"a", "b", "c"}
+    assert all(c.mover == "selector" and c.undoer == "mixer" for c in found)
+    a = next(c for c in found if c.domain == "a")
+    assert a.undone == pytest.approx(np.log(2.5) / np.log(1.6)) and "'natural'" in str(a)
+    following = followed([event(chosen, pool=chosen)] * FEWEST_STEPS)
+    assert following.conflicts() == []
+
+
+def test_few_steps_absent_domains_and_a_change_of_policy_say_nothing():
+    steps = list(noisy(0.8, 200))
+    assert followed(steps[: FEWEST_STEPS - 1]).conflicts() == []
+    without_c = [event({"a": 0.7, "b": 0.3}, {"a": 1.0}, {"a": 0.7, "b": 0.3})] * FEWEST_STEPS
+    assert followed(without_c).conflicts() == []
+    interplay = followed(steps)
+    interplay.restart()
+    assert interplay.conflicts() == []
+
+
+def test_the_factors_of_a_run_multiply_to_its_effective_share(nano_config, cache_dir, tmp_path):
+    from workbench.training import train
+
+    config = nano_config.change(
+        reweighter="linupper", selector="random", mixer="exp3", total_steps=8
+    )
+    run = train(config, tmp_path, cache_dir=cache_dir)
+    rows = run.folder.environment["domain_rows"]
+    chosen = run.events("selected")[0]["domains"]
+    for step in run.events("step"):
+        assert sum(step["pool_share"].values()) == pytest.approx(1)
+        for name, weight in step["sample_weight"].items():
+            product = step["effective_mixture"][name] * weight
+            assert step["effective_share"][name] == pytest.approx(product)
+            assert step["pool_share"][name] == pytest.approx(chosen[name] / sum(chosen.values()))
+    assert sum(rows.values()) > sum(chosen.values())
+
+
+def test_a_run_warns_once_while_its_weights_undo_its_mixer(nano_config, cache_dir, tmp_path):
+    from workbench.config import Policy
+    from workbench.training import train
+
+    # Records are the easiest text of the generated corpus: weights that grow with the loss fall.
+    others = ("clean_prose", "clean_tales", "duplicated", "shuffled", "noise")
+    stages = {
+        start: {"clean_records": share, **dict.fromkeys(others, (1 - share) / 5)}
+        for start, share in (("0", 0.1), ("80", 0.4))
+    }
+    config = nano_config.replace(
+        mixer=Policy("static", stages=stages), reweighter=Policy("linupper", temperature=0.4)
+    )
+    with pytest.warns(UserWarning, match="domain 'clean_records': the mixer raised its share"):
+        run = train(config.change(total_steps=200), tmp_path, cache_dir=cache_dir)
+    messages = [event["message"] for event in run.events("warning")]
+    assert sum("'clean_records': the mixer" in message for message in messages) == 1

@@ -1,0 +1,172 @@
+"""Whether one policy of a run undoes what another does, domain by domain.
+
+    interplay = Interplay(corpus_share)          # share of the corpus's rows, by domain
+    interplay.add(step_event)
+    for conflict in interplay.conflicts(): print(conflict)
+
+How much a domain counts in a step is a product: its share of the corpus × how the selector moved it
+× how often the mixer samples it × the mean weight of its samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+WINDOW_STEPS = 50
+"""Steps over which what a policy does is averaged."""
+FEWEST_STEPS = 20
+LEAST_MOVE = math.log(1.1)
+"""A policy moves a domain when it changes its share by a tenth, either way."""
+LEAST_UNDONE = 0.25
+"""Part of a move that has to be taken back for it to be said."""
+CERTAIN_ERRORS = 3.0
+"""Standard errors by which a mean weight must lie away from 1."""
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A domain that one policy moves and another moves back.
+
+    moved: factor by which `mover` changed the domain's share, from `before` to `after`;
+    returned: factor by which `undoer` changed it again; undone: part of the move taken back, on
+    the scale of logarithms; above 1 when the domain now counts for less (or more) than before.
+    """
+
+    domain: str
+    mover: str
+    undoer: str
+    before: float
+    after: float
+    returned: float
+    steps: int
+
+    @property
+    def moved(self) -> float:
+        return self.after / self.before
+
+    @property
+    def undone(self) -> float:
+        return -math.log(self.returned) / math.log(self.moved)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.domain, self.mover, self.undoer
+
+    def __str__(self) -> str:
+        verb = "raised" if self.moved > 1 else "lowered"
+        return (
+            f"domain '{self.domain}': the {self.mover} {verb} its share from {self.before:.1%} to "
+            f"{self.after:.1%}, the {self.undoer} {self._doing()}: it counts "
+            f"{self.after * self.returned:.1%}, {self.undone:.0%} of the change undone (mean of "
+            f"{self.steps} steps); {self._remedy()}"
+        )
+
+    def _doing(self) -> str:
+        if self.undoer == "mixer":
+            return f"samples it {self.returned:.2f} times as often as it was chosen"
+        return f"gives its samples a mean weight of {self.returned:.2f}"
+
+    def _remedy(self) -> str:
+        if self.undoer == "mixer":
+            return "mixture='natural' follows the choice, floor=0 leaves more of it"
+        return (
+            f"raise the reweighter's temperature or cap its weights (max_weight), or leave this "
+            f"to one of the two ({self.mover}, reweighter)"
+        )
+
+
+class Interplay:
+    """Reads step events in order; says what holds over the last `WINDOW_STEPS` of them.
+
+    Args:
+        corpus_share: share of the corpus's rows, by domain.
+    """
+
+    def __init__(self, corpus_share: Mapping[str, float]):
+        self._domains = tuple(corpus_share)
+        self._corpus_K = np.array(list(corpus_share.values()))
+        self._first: list[np.ndarray] = []
+        self._seen: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque(maxlen=WINDOW_STEPS)
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """A `step` event.  Those of an older workbench, without shares of the pool, say nothing."""
+        if "pool_share" not in event:
+            return
+        share_K = self._of(event["effective_mixture"])
+        if len(self._first) < FEWEST_STEPS:
+            self._first.append(share_K)
+        row = (self._of(event["pool_share"]), share_K, self._of(event["sample_weight"]))
+        self._seen.append(row)
+
+    def restart(self) -> None:
+        """A policy was changed: what came before says nothing of what it does."""
+        self._first.clear()
+        self._seen.clear()
+
+    def conflicts(self) -> list[Conflict]:
+        """What is undone at present, the most undone first."""
+        if len(self._seen) < FEWEST_STEPS:
+            return []
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = [*self._mixer_undoes_selector(), *self._weights_undo()]
+        return sorted(found, key=lambda conflict: -conflict.undone)
+
+    def _of(self, by_domain: Mapping[str, float]) -> np.ndarray:
+        return np.array([by_domain.get(name, np.nan) for name in self._domains])
+
+    def _means(self) -> tuple[np.ndarray, np.ndarray]:
+        pool_SK, share_SK, _ = (np.stack(part) for part in zip(*self._seen, strict=True))
+        return pool_SK.mean(axis=0), share_SK.mean(axis=0)
+
+    def _mixer_undoes_selector(self) -> list[Conflict]:
+        pool_K, share_K = self._means()
+        return self._conflicts("selector", "mixer", self._corpus_K, pool_K, share_K / pool_K)
+
+    def _weights_undo(self) -> list[Conflict]:
+        pool_K, share_K = self._means()
+        # A learner's first mixtures may be drawn at random: no single one is where it started.
+        start_K, weight_K = np.mean(self._first, axis=0), self._certain_weight_K()
+        return [
+            *self._conflicts("mixer", "reweighter", start_K, share_K, weight_K),
+            *self._conflicts("selector", "reweighter", self._corpus_K, pool_K, weight_K),
+        ]
+
+    def _certain_weight_K(self) -> np.ndarray:
+        """Mean weight of each domain's samples; 1 where that is within its standard errors."""
+        weight_SK = np.stack([weight_K for *_, weight_K in self._seen])
+        count_K = np.isfinite(weight_SK).sum(axis=0)
+        mean_K = np.nansum(weight_SK, axis=0) / count_K
+        spread_K = np.nansum((weight_SK - mean_K) ** 2, axis=0) / np.maximum(count_K - 1, 1)
+        unsure_K = np.abs(mean_K - 1) <= CERTAIN_ERRORS * np.sqrt(spread_K / count_K)
+        return np.where(unsure_K | (count_K < 2), 1.0, mean_K)
+
+    def _conflicts(
+        self,
+        mover: str,
+        undoer: str,
+        before_K: np.ndarray,
+        after_K: np.ndarray,
+        returned_K: np.ndarray,
+    ) -> list[Conflict]:
+        moved_K, back_K = np.log(after_K / before_K), np.log(returned_K)
+        clear_K = np.isfinite(moved_K) & np.isfinite(back_K)
+        clear_K &= (np.abs(moved_K) >= LEAST_MOVE) & (np.abs(back_K) >= LEAST_MOVE)
+        clear_K &= -back_K / moved_K >= LEAST_UNDONE
+        return [
+            Conflict(
+                self._domains[k],
+                mover,
+                undoer,
+                float(before_K[k]),
+                float(after_K[k]),
+                float(returned_K[k]),
+                len(self._seen),
+            )
+            for k in np.flatnonzero(clear_K)
+        ]
