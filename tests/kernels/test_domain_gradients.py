@@ -95,6 +95,34 @@ def test_the_gradient_of_training_is_what_it_was(width, first):
     torch.testing.assert_close(watched_x.grad, plain_x.grad)
 
 
+class Shared(Net):
+    """The second map is used by two blocks."""
+
+    def __init__(self):
+        super().__init__(dtype=torch.float64)
+        self.second = nn.Linear(9, 9, bias=False, dtype=torch.float64)
+
+    def forward(self, x_bTI):
+        return self.second(torch.tanh(self.second(torch.tanh(self.first(x_bTI)))))[..., :4]
+
+
+@pytest.mark.parametrize("size", [B, 2])
+def test_a_layer_that_blocks_share_adds_up_over_its_uses(size):
+    net, (x, upstream) = Shared(), inputs(torch.float64)
+    tracker = GradientTracker(net.layers, DOMAINS)
+    for _ in range(2):
+        gram_KK = tracked(net, x, upstream, MIXED, tracker, size)
+        torch.testing.assert_close(gram_KK, truth(net, x, upstream, MIXED), atol=1e-6, rtol=1e-6)
+
+
+def test_norms_of_rows_refuse_a_layer_that_blocks_share():
+    net, (x, upstream) = Shared(), inputs(torch.float64)
+    tracker = GradientTracker(net.layers, DOMAINS, row_norms=True)
+    with pytest.raises(ModelError, match="more than one block") as error:
+        tracked(net, x, upstream, MIXED, tracker)
+    assert error.value.remedy
+
+
 def test_nothing_stays_on_the_layers_and_nothing_is_kept_without_autograd():
     net, (x, upstream) = Net(), inputs()
     tracker = GradientTracker(net.layers, DOMAINS)

@@ -75,6 +75,8 @@ class _Slot:
     gram_KK: Tensor | None = None
     projections: tuple[Tensor, Tensor] | None = None
     squares: list[Tensor] = field(default_factory=list)
+    uses: int = 0
+    """Forward passes of the micro-batch: more than one where blocks share the layer."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -149,6 +151,7 @@ class GradientTracker:
             return
         runs = domain_runs(domain_b)
         for slot in self._slots:
+            slot.uses = 0
             # On the instance, where it takes precedence over the class for this one module.
             slot.module.forward = self._forward(slot, runs)  # pyright: ignore
         try:
@@ -185,6 +188,13 @@ class GradientTracker:
 
     def _forward(self, slot: _Slot, runs: list[Run]) -> Callable[[Tensor], Tensor]:
         def forward(a: Tensor) -> Tensor:
+            slot.uses += 1
+            if self.row_norms and slot.uses > 1:
+                raise ModelError(
+                    "a tracked layer is used by more than one block, so that the gradient norm of "
+                    "a row is not known",
+                    remedy="choose a mixer that asks for no norms of rows, such as acodm",
+                )
             weight, bias = slot.module.weight, slot.module.bias
             weight = weight.T if slot.transposed else weight
             if torch.is_autocast_enabled(a.device.type):
@@ -224,7 +234,8 @@ class GradientTracker:
         return slot.projections
 
     def _add(self, slot: _Slot, parts_KOI: Tensor) -> None:
-        if not self.keeps_parts:
+        # Products of parts do not add up: a layer used twice has to keep the parts themselves.
+        if not self.keeps_parts and slot.uses == 1:
             slot.gram_KK = _gram(parts_KOI)
         elif slot.parts_KOI is None:
             slot.parts_KOI = parts_KOI.float()
