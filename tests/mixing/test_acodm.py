@@ -183,6 +183,24 @@ def test_replay_keeps_the_newest_and_survives_a_restart():
     assert torch.equal(buffer.state_dict()["rows"], other.state_dict()["rows"])
 
 
+@pytest.mark.parametrize(
+    ("capacity", "kept"), [(3, [22, 23, 24]), (10, range(15, 25)), (100, range(15, 25))]
+)
+def test_replay_takes_over_the_newest_rows_of_another_capacity(capacity, kept):
+    full, other = (ReplayBuffer(size, state=1, domains=1) for size in (10, capacity))
+    other._rows[:] = np.nan
+    for i in range(25):
+        full.add(*[np.full(1, i)] * 4)
+    other.load_state_dict(full.state_dict())
+    assert len(other) == min(10, capacity)
+    batch = other.sample(500, np.random.default_rng(0))
+    assert set(batch.state_NS[:, 0].tolist()) == set(kept)
+    other.add(*[np.full(1, 99)] * 4)
+    batch = other.sample(2000, np.random.default_rng(0))
+    dropped = {kept[0]} if capacity <= 10 else set()
+    assert set(batch.state_NS[:, 0].tolist()) == (set(kept) - dropped) | {99}
+
+
 def test_the_state_is_normalised_group_by_group():
     view = Observation(3, 2, 10)
     norms = TrackedNorms(np.array([1.0, 3.0]), np.array([0.2, 0.1]))

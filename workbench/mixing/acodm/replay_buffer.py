@@ -52,5 +52,10 @@ class ReplayBuffer:
         return {"rows": torch.from_numpy(self._rows[: len(self)].copy()), "added": self.added}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rows[: len(state["rows"])] = state["rows"].numpy()
-        self.added = state["added"]
+        """Take over the newest transitions that fit, whatever the capacity they come from."""
+        saved, capacity = state["rows"].numpy(), len(self._rows)
+        newest = np.roll(saved, -state["added"], axis=0)[-capacity:]
+        # A full ring keeps its count, so that after a resume every row lies where it lay.
+        self.added = state["added"] if len(newest) == capacity else len(newest)
+        place = np.arange(self.added - len(newest), self.added) % capacity
+        self._rows[place] = newest
