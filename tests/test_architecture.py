@@ -39,7 +39,11 @@ MAY_IMPORT = {
     },
     "replay": {"reweighting", "mixing", "influence", "selection", "tracking"},
     "plots": {"tracking"},
-    "widgets": {"config", "plots", "theory", "tracking", "training"},
+    "widgets": {"batch", "config", "plots", "theory", "tracking", "training"},
+    "integration": {
+        *("config", "kernels", "reweighting", "mixing", "selection"),
+        *("data", "influence", "models"),
+    },
     "batch": {"config", "data", "mixing", "plots", "tracking", "training", "evaluation"},
 }
 FRONT_DOORS = {"__init__", "cli", "doctor"}

@@ -33,6 +33,7 @@ _ROOMS = (
     "data",
     "evaluation",
     "influence",
+    "integration",
     "kernels",
     "mixing",
     "models",
