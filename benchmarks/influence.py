@@ -30,10 +30,9 @@ from workbench.influence.direction import Direction, reference_direction
 from workbench.influence.factors import Factors, fit_factors
 from workbench.influence.preconditioners import preconditioner
 from workbench.influence.scores import Scores, row_losses, score_rows
-from workbench.influence.ways import at_rest
 from workbench.kernels import peak_mib
 from workbench.models import Decoder, build_model
-from workbench.models.linear_maps import LinearMaps, linear_maps
+from workbench.models.linear_maps import LinearMaps, at_rest, linear_maps
 
 SHAPE = {
     "num_hidden_layers": 4,

@@ -73,8 +73,9 @@ def test_a_head_is_scored_like_any_map():
         np.testing.assert_allclose(found, expected_N, atol=1e-12 * _scale(expected_N), rtol=0)
 
 
-def test_parts_of_tokens_and_maps_add_up_to_the_score():
-    model, rows_NT = toy.decoder(), rows()
+@pytest.mark.parametrize("kind", toy.SHAPES)
+def test_parts_of_tokens_and_maps_add_up_to_the_score(kind):
+    model, rows_NT = toy.decoder(kind), rows()
     direction = drawn_direction(model)
     found = score_rows(model, rows_NT, direction, tokens=True, per_map=True, batch_rows=3)
     expected_NL = truth(model, rows_NT, direction)
@@ -83,8 +84,9 @@ def test_parts_of_tokens_and_maps_add_up_to_the_score():
         np.testing.assert_allclose(found.map_N[name], expected_N, atol=1e-11)
 
 
-def test_differences_rank_like_the_exact_scores_in_float32():
-    model, rows_NT = toy.decoder(dtype=torch.float32), rows(200)
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_differences_rank_like_the_exact_scores_in_float32(kind):
+    model, rows_NT = toy.decoder(kind, dtype=torch.float32), rows(200)
     direction = drawn_direction(model)
     exact_N = score_rows(model, rows_NT, direction).score_N
     loss_N = row_losses(model, rows_NT)
@@ -136,8 +138,9 @@ def test_the_cost_of_the_probe_falls_on_approximations():
     assert choose_way(model, maps, rank=1, probe_share=1.0).way == "ghost"
 
 
-def test_full_rank_is_exact_and_a_lower_rank_is_the_score_of_its_product():
-    model, rows_NT = toy.decoder(), rows()
+@pytest.mark.parametrize("kind", ["llama", "opt"])
+def test_full_rank_is_exact_and_a_lower_rank_is_the_score_of_its_product(kind):
+    model, rows_NT = toy.decoder(kind), rows()
     direction = drawn_direction(model)
     exact_N = score_rows(model, rows_NT, direction, way="ghost").score_N
     full_N = score_rows(model, rows_NT, direction, way="low_rank").score_N

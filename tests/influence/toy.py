@@ -9,6 +9,20 @@ V, T = 64, 12
 SHAPES = {
     "llama": {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2},
     "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": T},
+    # Its MLP is given (b·T, I); its own ReLU has kinks, on which differences are not derivatives.
+    "opt": {
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 48,
+        "activation_function": "gelu",
+        "num_attention_heads": 2,
+    },
+}
+DROPOUT = {
+    "llama": (),
+    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    "opt": ("dropout", "attention_dropout"),
 }
 
 
@@ -18,7 +32,7 @@ def decoder(kind="llama", dtype=torch.float64, seed=0, spread=0.1, **changes) ->
     fields = {"vocab_size": V, **SHAPES[kind], **changes}
     if kind == "llama":
         fields |= {"intermediate_size": 48, "max_position_embeddings": T}
-    dropout = {name: 0.0 for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop") if kind == "gpt2"}
+    dropout = dict.fromkeys(DROPOUT[kind], 0.0)
     config = AutoConfig.for_model(kind, **fields, **dropout)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(dtype)

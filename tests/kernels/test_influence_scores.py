@@ -182,6 +182,21 @@ def test_bfloat16_products_are_added_up_in_float32():
     torch.testing.assert_close(coarse.row_B, exact, atol=0.05 * float(exact.abs().max()), rtol=0)
 
 
+def test_a_layer_given_all_tokens_in_a_line_is_scored_when_their_number_is_known():
+    net, x, upstream = Net(), drawn(B, T, 6), drawn(B, T, 3, seed=2)
+
+    def loss_in_a_line():
+        return (net(x.flatten(0, 1)).view(B, T, 3).square() * upstream).mean(dim=(1, 2))
+
+    probe = InfluenceProbe(net.layers, directions())
+    found = probe.score(loss_in_a_line, T)
+    expected = probe.score(loss_of(net, x, upstream))
+    torch.testing.assert_close(found.token_BT, expected.token_BT, **EXACT)
+    torch.testing.assert_close(found.layer_BL, expected.layer_BL, **EXACT)
+    with pytest.raises(ModelError, match="cannot be told apart"):
+        probe.score(loss_in_a_line, T + 1)
+
+
 def test_segments_of_packed_rows():
     token_BT = torch.tensor([[1.0, 2, 4, 8], [16, 32, 64, 128]])
     segment_BT = torch.tensor([[0, 0, 1, 1], [1, -1, 2, 2]])

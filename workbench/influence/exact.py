@@ -22,9 +22,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workbench.core import ConfigError, DataError, unknown_name
 from workbench.influence.preconditioners import damped
-from workbench.influence.ways import at_rest
 from workbench.models.decoder import Decoder
-from workbench.models.linear_maps import LinearMap, linear_maps
+from workbench.models.linear_maps import LinearMap, at_rest, linear_maps
 
 MAX_PARAMETERS = 2048
 """Of one map: its block then has 4 million entries, and takes seconds to diagonalise."""

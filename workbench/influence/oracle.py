@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from workbench.core import NumericsError, Progress, silent
-from workbench.influence.ways import at_rest
 from workbench.models import Decoder
-from workbench.models.linear_maps import LinearMap, linear_maps, token_loss
+from workbench.models.linear_maps import LinearMap, at_rest, linear_maps, token_loss
 
 RELATIVE_STEP = 1e-5
 """Length of the longest step, against that of the weights: curvature must not show."""

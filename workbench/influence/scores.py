@@ -45,14 +45,13 @@ from workbench.influence.memo import Memo, WeightWatch, content_key
 from workbench.influence.ways import (
     Scored,
     Way,
-    at_rest,
     difference,
     forward_mode,
     ghost,
     precise_loss,
 )
 from workbench.models import Decoder
-from workbench.models.linear_maps import LinearMaps, linear_maps
+from workbench.models.linear_maps import LinearMaps, at_rest, linear_maps
 
 Precision = Literal["float32", "bfloat16"]
 Scorer = Callable[[np.ndarray], np.ndarray]

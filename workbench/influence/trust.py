@@ -24,7 +24,6 @@ from workbench.influence.direction import Direction, reference_gradient
 from workbench.influence.lds import Estimate
 from workbench.influence.oracle import one_step_oracle
 from workbench.influence.scores import WayName, score_rows
-from workbench.influence.ways import at_rest
 from workbench.models import Decoder
 from workbench.models.linear_maps import linear_maps
 
@@ -151,8 +150,7 @@ def oracle_check(
     """Identity scores must rank rows as one tiny training step on each does."""
     maps = linear_maps(model, names=names)
     shared: dict[str, Any] = {"batch_rows": batch_rows, "device": device, "progress": progress}
-    with at_rest(model):
-        gradient = Direction(reference_gradient(model, reference_MT, maps, **shared))
+    gradient = Direction(reference_gradient(model, reference_MT, maps, **shared))
     score_N = score_rows(model, rows_NT, gradient, **shared).score_N
     decrease_N = one_step_oracle(model, rows_NT, reference_MT, maps, **shared)
     value = spearman(score_N, decrease_N)

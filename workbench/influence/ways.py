@@ -10,8 +10,7 @@ to what the rank leaves out.  Shapes: B rows, T tokens, L maps, O outputs, I inp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,23 +43,6 @@ Way = Callable[[Tensor, Tensor | None], Scored]
 """Given rows int64 (B, T + 1) and their losses (B,) where those are known."""
 
 
-@contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradient for any weight; both as they were afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    needed = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        model.eval()
-        for parameter in needed:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, was in needed.items():
-            parameter.requires_grad_(was)
-
-
 def ghost(
     model: Decoder, maps: Maps, matrices: Mapping[str, Tensor | tuple[Tensor, Tensor]]
 ) -> Way:
@@ -72,7 +54,8 @@ def ghost(
     probe = InfluenceProbe({found.name: found.module for found in maps}, matrices)
 
     def way(rows_BT1: Tensor, _loss_B: Tensor | None) -> Scored:
-        scores = probe.score(lambda: token_loss(model, maps, rows_BT1))
+        tokens = rows_BT1.shape[1] - 1
+        scores = probe.score(lambda: token_loss(model, maps, rows_BT1), tokens)
         return Scored(scores.row_B, scores.token_BT, scores.layer_BL)
 
     return way

@@ -120,12 +120,12 @@ class GradientTracker:
             _Slot(cast(nn.Linear, module), type(module).__name__ == "Conv1D")
             for module in layers.values()
         ]
-        self._width, self._seed = projection_width, seed
+        self.projection_width, self._seed = projection_width, seed
 
     @property
     def sampling_error(self) -> float:
         """Relative standard error that projecting adds at most; 0 for the exact form."""
-        return 0.0 if self._width is None else projection_error(self._width)
+        return 0.0 if self.projection_width is None else projection_error(self.projection_width)
 
     @property
     def weights(self) -> list[Tensor]:
@@ -183,7 +183,11 @@ class GradientTracker:
 
     def _no_parts(self, slot: _Slot) -> Tensor:
         """A rank without rows takes part in the exchange with zeros."""
-        shape = slot.shape if self._width is None else (self._width, self._width)
+        shape = (
+            slot.shape
+            if self.projection_width is None
+            else (self.projection_width, self.projection_width)
+        )
         return torch.zeros(self.domains, *shape, device=slot.module.weight.device)
 
     def _forward(self, slot: _Slot, runs: list[Run]) -> Callable[[Tensor], Tensor]:
@@ -202,7 +206,7 @@ class GradientTracker:
                 dtype = torch.get_autocast_dtype(a.device.type)
                 a, weight = a.to(dtype), weight.to(dtype)
                 bias = None if bias is None else bias.to(dtype)
-            if self._width is None:
+            if self.projection_width is None:
                 return _SplitLinear.apply(a, weight, bias, self, slot, runs)
             return self._projected_forward(slot, runs, a, F.linear(a, weight, bias))
 
@@ -225,11 +229,14 @@ class GradientTracker:
     def _projections(self, slot: _Slot, like: Tensor) -> tuple[Tensor, Tensor]:
         """Columns of variance 1/k, so that products of sketches have the true expectation."""
         if slot.projections is None or slot.projections[0].dtype != like.dtype:
-            assert self._width is not None
+            assert self.projection_width is not None
             # On the host, so that every device and rank has the same.
             generator = torch.Generator().manual_seed(self._seed + self._slots.index(slot))
-            scale = self._width**-0.5
-            sides = [torch.randn(n, self._width, generator=generator) * scale for n in slot.shape]
+            scale = self.projection_width**-0.5
+            sides = [
+                torch.randn(n, self.projection_width, generator=generator) * scale
+                for n in slot.shape
+            ]
             slot.projections = (sides[0].to(like), sides[1].to(like))
         return slot.projections
 

@@ -63,27 +63,30 @@ class InfluenceProbe:
             )
         self._slots = [_Slot(name, layers[name], directions[name]) for name in layers]
 
-    def score(self, loss_of: Callable[[], Tensor]) -> ProbeScores:
+    def score(self, loss_of: Callable[[], Tensor], tokens: int | None = None) -> ProbeScores:
         """Scores of the rows whose losses `loss_of` computes.
 
         Args:
             loss_of: runs the model on a batch and returns loss_B; row i may depend on row i alone.
+            tokens: T, for models with layers that are given (B·T, I).
         Raises:
-            ModelError: a layer is not called as a module, or not on (B, T, I).
+            ModelError: a layer is not called as a module, or on neither (B, T, I) nor (B·T, I).
         """
         with torch.enable_grad(), self._watching():
             loss_B = loss_of()
-            self._require_called(len(loss_B))
+            for slot in self._slots:
+                slot.require_rows(len(loss_B), tokens)
             # The anchors are empty: asking for their gradients walks the graph and adds nothing.
             anchors = [slot.anchor for slot in self._slots]
             torch.autograd.grad(loss_B.sum(), anchors, allow_unused=True)
-        parts_LBT = torch.stack([cast(Tensor, slot.score_BT) for slot in self._slots])
+        parts = [cast(Tensor, slot.score).view(len(loss_B), -1) for slot in self._slots]
+        parts_LBT = torch.stack(parts)
         return ProbeScores(loss_B.detach(), parts_LBT.sum(dim=0), parts_LBT.sum(dim=2).T)
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
         for slot in self._slots:
-            slot.score_BT = None
+            slot.score = None
             # On the instance, where it takes precedence over the class for this one module.
             slot.module.forward = slot.forward  # pyright: ignore
         try:
@@ -92,23 +95,9 @@ class InfluenceProbe:
             for slot in self._slots:
                 del slot.module.forward
 
-    def _require_called(self, rows: int) -> None:
-        for slot in self._slots:
-            if slot.score_BT is None:
-                raise ModelError(
-                    f"layer '{slot.name}' is not called as a module, so it cannot be watched",
-                    remedy='leave it out of the direction, or score with way="jvp"',
-                )
-            if slot.score_BT.dim() != 2 or len(slot.score_BT) != rows:
-                raise ModelError(
-                    f"layer '{slot.name}' sees {tuple(slot.score_BT.shape)} positions in a batch "
-                    f"of {rows} rows, so they cannot be told apart",
-                    remedy='leave it out of the direction, or score with way="jvp"',
-                )
-
 
 class _Slot:
-    """One watched layer, its matrix, and the scores of the batch so far."""
+    """One watched layer, its matrix, and the scores of the batch so far, (B, T) or (B·T,)."""
 
     def __init__(self, name: str, module: nn.Module, direction: Tensor | LowRank):
         weight = getattr(module, "weight", None)
@@ -117,7 +106,7 @@ class _Slot:
         self.name = name
         self.module = cast(nn.Linear, module)
         self.transposed = type(module).__name__ == "Conv1D"
-        self.score_BT: Tensor | None = None
+        self.score: Tensor | None = None
         self.anchor = torch.empty(0, device=weight.device, requires_grad=True)
         sides = direction if isinstance(direction, tuple) else (direction,)
         shape = tuple(weight.shape[::-1] if self.transposed else weight.shape)
@@ -139,9 +128,24 @@ class _Slot:
             dtype = torch.get_autocast_dtype(a.device.type)
             a, weight = a.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
-        if self.score_BT is None:
-            self.score_BT = a.new_zeros(a.shape[:-1], dtype=self._sides[0].dtype)
+        if self.score is None:
+            self.score = a.new_zeros(a.shape[:-1], dtype=self._sides[0].dtype)
         return _WatchedLinear.apply(a, self.anchor, weight, bias, self)  # pyright: ignore
+
+    def require_rows(self, rows: int, tokens: int | None) -> None:
+        if self.score is None:
+            raise ModelError(
+                f"layer '{self.name}' is not called as a module, so it cannot be watched",
+                remedy='leave it out of the direction, or score with way="jvp"',
+            )
+        shape = tuple(self.score.shape)
+        apart = shape[0] == rows if len(shape) == 2 else tokens and shape == (rows * tokens,)
+        if not apart:
+            raise ModelError(
+                f"layer '{self.name}' sees {shape} positions in a batch of {rows} rows, so they "
+                "cannot be told apart",
+                remedy='leave it out of the direction, or score with way="jvp"',
+            )
 
     def add(self, a_BTI: Tensor, s_BTO: Tensor) -> None:
         sides = [side.to(a_BTI.dtype) for side in self._sides]
@@ -153,7 +157,7 @@ class _Slot:
             product, other = F.linear(a_BTI, sides[0]), s_BTO
         wide = self._sides[0].dtype
         # In place: the product is ours alone, and fresh pages cost as much as the multiplication.
-        self.score_BT = cast(Tensor, self.score_BT) + product.to(wide).mul_(other).sum(dim=-1)
+        self.score = cast(Tensor, self.score) + product.to(wide).mul_(other).sum(dim=-1)
 
 
 class _WatchedLinear(torch.autograd.Function):

@@ -166,6 +166,23 @@ def token_loss(model: Decoder, maps: Sequence[LinearMap], rows_BT1: Tensor) -> T
 
 
 @contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradient for any weight; both as they were afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    needed = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        model.eval()
+        for parameter in needed:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, was in needed.items():
+            parameter.requires_grad_(was)
+
+
+@contextmanager
 def observed(model: nn.Module, maps: Sequence[LinearMap], see: See) -> Iterator[None]:
     """Show `see` the inputs and output gradients of every map, in the backward pass.
 
@@ -176,8 +193,6 @@ def observed(model: nn.Module, maps: Sequence[LinearMap], see: See) -> Iterator[
         ModelError: a map is given something else than (b, T, I) or (b·T, I), as an expert of a
             mixture is: its rows cannot be told.
     """
-    needed = {p: p.requires_grad for p in model.parameters()}
-    modes = {module: module.training for module in model.modules()}
     rows = _Rows()
     hooks = [found.module.register_forward_hook(_watch(found, rows, see)) for found in maps]
     hooks += [
@@ -186,17 +201,11 @@ def observed(model: nn.Module, maps: Sequence[LinearMap], see: See) -> Iterator[
         if isinstance(module, nn.Embedding)
     ]
     try:
-        model.eval()
-        for parameter in needed:
-            parameter.requires_grad_(False)
-        yield
+        with at_rest(model):
+            yield
     finally:
         for hook in hooks:
             hook.remove()
-        for parameter, was in needed.items():
-            parameter.requires_grad_(was)
-        for module, was in modes.items():
-            module.training = was
 
 
 def input_leaders(model: Decoder, maps: Sequence[LinearMap], tokens_BT: Tensor) -> dict[str, str]:
