@@ -31,6 +31,10 @@ def test_given_numbers_are_scaled_and_missing_domains_get_nothing():
         ({"code": -1, "prose": 2}, "non-negative"),
         ({"code": float("nan")}, "finite"),
         ({}, "at least one above 0"),
+        ({"code": "x"}, "no numbers"),
+        ({"code": None}, "no numbers"),
+        ([0.5, 0.5], "is no mixture"),
+        (0.5, "is no mixture"),
     ],
 )
 def test_an_impossible_mixture_is_refused_with_a_remedy(mixture, says):
@@ -75,11 +79,32 @@ def test_stages_follow_each_other_by_step():
 
 
 @pytest.mark.parametrize(
-    "stages", [{5: "uniform"}, {"first": "uniform"}, {-1: "natural", 0: "natural"}]
+    "stages",
+    [
+        {},
+        {5: "uniform"},
+        {"first": "uniform"},
+        {-1: "natural", 0: "natural"},
+        {0: "uniform", 5.5: "natural"},
+        {0: "uniform", "5.5": "natural"},
+        {0: "uniform", "0": "natural"},
+    ],
 )
 def test_stages_that_leave_steps_open_are_refused(stages):
     with pytest.raises(ConfigError, match="stages start at"):
         Static(TASK, stages=stages)
+
+
+def test_stages_are_a_mapping_and_take_the_place_of_the_mixture():
+    with pytest.raises(ConfigError, match="no mapping"):
+        MIXERS.build("static", TASK, stages=["uniform"])
+    with pytest.raises(ConfigError, match="both mixture and stages"):
+        MIXERS.build("static", TASK, mixture="natural", stages={0: "uniform"})
+
+
+def test_no_mixture_is_the_uniform_one_without_a_floor():
+    assert Static(TASK, mixture=None).propose(0).as_dict() == Static(TASK).propose(0).as_dict()
+    assert Static(TASK, mixture={"code": 1}).propose(0).as_dict()["noise"] == 0
 
 
 def test_a_mixture_is_read_from_its_file(tmp_path):
