@@ -62,6 +62,65 @@ def test_exp3_pays_for_a_loss_that_never_falls(variant):
     assert share["c"] > 1.2 * share["a"]
 
 
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_exp3_drops_and_counts_losses_that_are_not_finite(variant):
+    mixer = Exp3(TASK, variant=variant)
+    mixer.propose(0)
+    before = mixer.state_dict()["reward"]
+    mixer.observe(outcome(0, [0, 1], [float("nan"), 2.0]))
+    after = mixer.state_dict()["reward"]
+    assert after[0] == before[0] and after[1] != before[1] and after[2] == before[2]
+    assert mixer.diagnostics()["dropped"] == 1
+    assert any("not finite" in warning for warning in mixer.warnings())
+    mixer.observe(outcome(1, [1], [2.0]))
+    assert mixer.diagnostics()["dropped"] == 1, "a domain without rows is no loss that is lost"
+
+
+def test_the_official_form_of_exp3_outlives_losses_that_its_exponential_does_not():
+    mixer = Exp3(TASK, variant="official", smoothing=0.0)
+    mixer.propose(0)
+    mixer.observe(outcome(0, [0, 1, 2], [1.0, 709.0, 709.5]))
+    share = mixer.propose(400).probability_K
+    assert np.isfinite(share).all() and share.sum() == pytest.approx(1)
+    assert share[2] > share[1] > share[0]
+    mixer.observe(outcome(1, [0, 1, 2], [1.0, 2.0, 711.0]))
+    assert mixer.diagnostics()["dropped"] == 1
+    assert np.isfinite(mixer.propose(401).probability_K).all()
+
+
+STRONG = np.outer([3.0, 3.0, -3.0], [3.0, 3.0, -3.0])
+PUSHES = {
+    "exp3": ({"variant": "official"}, {}),
+    "alignment": ({"step_size": 1.0}, {"domain_gradients": STRONG}),
+    "doge": ({"target": "a", "regularisation": 0.1}, {"domain_gradients": STRONG}),
+    "pike": (
+        {"period_steps": 1, "signal": 1e-3, "noise": 10.0},
+        {"domain_gradients": STRONG, "row_gradients": np.array([9.0, 9.0, 900.0])},
+    ),
+    "doremi": ({"reference": "r"}, {"excess_loss": torch.tensor([3.0, 3.0, 0.0])}),
+}
+
+
+@pytest.mark.parametrize("name", PUSHES)
+def test_a_domain_at_its_floor_is_told_of_with_a_remedy(name):
+    options, signals = PUSHES[name]
+    if "domain_gradients" in signals:
+        gram = DomainGradients(signals["domain_gradients"], np.array([4, 4, 4]))
+        signals = {**signals, "domain_gradients": gram}
+    mixer = MIXERS.build(name, TASK, **options)
+    mixer.propose(0)
+    assert not any("floor" in warning for warning in mixer.warnings())
+    for step in range(1000, 1040):
+        mixer.propose(step)
+        mixer.observe(outcome(step, [0, 1, 2], [9.0, 9.0, 0.0], **signals))
+    assert mixer.propose(10**6).probability_K[2] == pytest.approx(0.05 / 3, rel=0.1)
+    told = [warning for warning in mixer.warnings() if "floor" in warning]
+    assert len(told) == 1 and "'c' sits at its floor: raise floor" in told[0]
+    unfloored = MIXERS.build(name, TASK, floor=0.0, **options)
+    unfloored.load_state_dict(mixer.state_dict())
+    assert not any("floor" in warning for warning in unfloored.warnings())
+
+
 def test_doremi_follows_its_vector():
     """w = (.5, .3, .2), excess (.2, -.1, .5), step 1, smoothing 1e-4; what is negative is 0."""
     mixer = MIXERS.build("doremi", TASK, reference="r", floor=0.0)

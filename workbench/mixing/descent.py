@@ -27,7 +27,7 @@ from workbench.core import (
     unknown_name,
 )
 from workbench.mixing.acodm.rewards import Rewards
-from workbench.mixing.floor import DEFAULT_FLOOR, check_floor, with_floor
+from workbench.mixing.floor import DEFAULT_FLOOR, check_floor, floor_warnings, with_floor
 
 
 def exponentiated_gradient(
@@ -81,10 +81,12 @@ class Descent:
         self._dropped += 1
         return None
 
+    @property
+    def _proposed_K(self) -> np.ndarray:
+        return with_floor(self._weight_K, self._floor)
+
     def propose(self, step: int) -> Mixture:
-        return Mixture(
-            self.task.names, with_floor(self._weight_K, self._floor), self._guaranteed_rows
-        )
+        return Mixture(self.task.names, self._proposed_K, self._guaranteed_rows)
 
     def observe(self, outcome: StepOutcome) -> None:
         gain_K = self.gain(outcome)
@@ -92,12 +94,12 @@ class Descent:
             self._gain_K = gain_K
             weight_K = exponentiated_gradient(self._weight_K, gain_K, step_size=1.0)
             self._weight_K = with_floor(weight_K, self.smoothing)
-        self._sum_K = self._sum_K + with_floor(self._weight_K, self._floor)
+        self._sum_K = self._sum_K + self._proposed_K
         self._steps += 1
 
     def average_mixture(self) -> np.ndarray:
         """Mean of the mixtures after each step, (K,): what a later static run uses."""
-        return self._sum_K / self._steps if self._steps else self.propose(0).probability_K
+        return self._sum_K / self._steps if self._steps else self._proposed_K
 
     def diagnostics(self) -> Mapping[str, Any]:
         names = self.task.names
@@ -108,9 +110,10 @@ class Descent:
         }
 
     def warnings(self) -> Sequence[str]:
-        if not self._dropped:
-            return ()
-        return ("steps with values that are not finite changed no weight: lower peak_lr",)
+        found = floor_warnings(self.task.names, self._proposed_K, self._floor)
+        if self._dropped:
+            found.append("steps with values that are not finite changed no weight: lower peak_lr")
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {

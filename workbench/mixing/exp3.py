@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from workbench.core import MIXERS, ConfigError, MixingTask, Mixture, Signal, StepOutcome
-from workbench.mixing.floor import DEFAULT_FLOOR, check_floor, with_floor
+from workbench.mixing.floor import DEFAULT_FLOOR, check_floor, floor_warnings, with_floor
 from workbench.mixing.signals import domain_losses
 
 Variant = Literal["paper", "official"]
@@ -46,7 +46,9 @@ def official_policy(reward_K: np.ndarray, step: int) -> np.ndarray:
     """pi = (1 - K eps_t) R / sum R + eps_t."""
     domains = len(reward_K)
     now = exploration_rate(domains, step)
-    return (1 - domains * now) * reward_K / reward_K.sum() + now
+    # Rewards are exponentials of losses: their sum can overflow where none of them does.
+    share_K = reward_K / reward_K.max()
+    return (1 - domains * now) * share_K / share_K.sum() + now
 
 
 @MIXERS.register("exp3")
@@ -59,6 +61,7 @@ class Exp3:
             R_i <- s R_i + (1 - s) exp(l_i), in proportion.
         smoothing: alpha, or s.
         warmup_steps: steps with the uniform mixture, which are observed already.
+        floor, guaranteed_rows: as in every mixer.
     """
 
     def __init__(
@@ -99,11 +102,13 @@ class Exp3:
         return Mixture(self.task.names, self._policy_K, self._guaranteed_rows)
 
     def observe(self, outcome: StepOutcome) -> None:
-        loss_K, _ = domain_losses(outcome, len(self.task))
-        seen_K = np.isfinite(loss_K)
-        self._dropped += int((np.isinf(loss_K)).any())
+        loss_K, count_K = domain_losses(outcome, len(self.task))
+        # exp of a loss above 709 nats is not finite either.
+        with np.errstate(over="ignore"):
+            gain_K = loss_K / self._policy_K if self.variant == "paper" else np.exp(loss_K)
         # Credit goes to the domains that were drawn; the others keep their estimate.
-        gain_K = loss_K / self._policy_K if self.variant == "paper" else np.exp(loss_K)
+        seen_K = np.isfinite(gain_K)
+        self._dropped += int((~seen_K & (count_K > 0)).any())
         kept = self._smoothing
         self._reward_K = np.where(
             seen_K, kept * self._reward_K + (1 - kept) * gain_K, self._reward_K
@@ -114,9 +119,13 @@ class Exp3:
         return {"reward_average": reward, "dropped": self._dropped}
 
     def warnings(self) -> Sequence[str]:
-        if not self._dropped:
-            return ()
-        return ("losses that are not finite were left out of the rewards: lower peak_lr",)
+        found = floor_warnings(self.task.names, self._policy_K, self._floor)
+        if self._dropped:
+            found.append(
+                "losses that are not finite, or too large to be a reward, were left out: "
+                "lower peak_lr"
+            )
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         return {
