@@ -64,13 +64,13 @@ class Prediction:
             return ""
         moves = {name: share - self.nearest[name] for name, share in self.mixture.items()}
         told = ", ".join(
-            f"{name} {self.mixture[name]:.1%} (sampled as far as {self.nearest[name]:.1%})"
+            f"{name} {self.nearest[name]:.1%} (asked {self.mixture[name]:.1%})"
             for name in sorted(moves, key=lambda name: -abs(moves[name]))[:3]
             if abs(moves[name]) >= 0.0005
         )
         return (
-            f"Outside the sampled mixtures by {self.outside:.1%} of the rows: {told}. "
-            "Here the prediction is a guess, and its interval promises nothing."
+            f"Outside the sampled mixtures by {self.outside:.1%} of the rows; the nearest among "
+            f"them has {told}. Here the prediction is a guess, and its interval promises nothing."
         )
 
     def __str__(self) -> str:

@@ -67,7 +67,8 @@ class Surrogate:
 
         Of every fit that leaves a run out, its prediction moved by that run's residual; then order
         statistics.  For mixtures drawn like the fitted ones the coverage is at least 2 level - 1
-        whatever the law, and close to `level` in practice.  Elsewhere nothing is promised.
+        whatever the law, and close to `level` in practice.  Elsewhere nothing is promised.  Widened
+        to hold the prediction itself, which a skewed set of fits can leave out.
 
         Raises:
             ConfigError: too few mixtures were fitted for this level.
@@ -84,7 +85,9 @@ class Surrogate:
         upper = math.ceil(round(level * (runs + 1), 9))
         low_NMD = np.sort(centre_NMD - residual_N1D, axis=0)
         high_NMD = np.sort(centre_NMD + residual_N1D, axis=0)
-        return low_NMD[runs - upper], high_NMD[upper - 1]
+        loss_MD = self.predict(mixture_MK)
+        low_MD = np.minimum(low_NMD[runs - upper], loss_MD)
+        return low_MD, np.maximum(high_NMD[upper - 1], loss_MD)
 
 
 def fit_surrogate(

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         theory_paths,
         theory_sliders,
     )
+    from workbench.plots.what_if import predicted_losses
 
 _HOME = {
     "clusters": ("arms", "cluster_map"),
@@ -66,6 +67,7 @@ _HOME = {
         "theory_paths",
         "theory_sliders",
     ),
+    "what_if": ("predicted_losses",),
 }
 
 __all__ = [
@@ -93,6 +95,7 @@ __all__ = [
     "png",
     "policy_path",
     "policy_replay",
+    "predicted_losses",
     "pulls_replay",
     "rewards",
     "score_scatter",

@@ -92,3 +92,11 @@ class Charts(anywidget.AnyWidget):
     _esm = _script("chart.js", "explorer.js")
     _css = (_STATIC / "panel.css").read_text()
     charts = traitlets.List(traitlets.Dict()).tag(sync=True)
+
+
+class Intervals(anywidget.AnyWidget):
+    """One chart of intervals, in the panel's look, that follows the data it is given."""
+
+    _esm = _script("chart.js", "intervals.js")
+    _css = _script("panel.css", "intervals.css")
+    chart = traitlets.Dict().tag(sync=True)
