@@ -72,6 +72,19 @@ def test_help_of_every_command_has_an_example_that_parses(call, command):
     get_command(app).commands[command].make_context(command, example.split()[1:])
 
 
+def test_a_mixture_is_searched_without_the_domains_that_are_named(call, monkeypatch):
+    asked = {}
+
+    def found(settings, out, **options):
+        asked.update(options)
+        return out / "mixture.json"
+
+    monkeypatch.setattr("workbench.batch.find_mixture", found)
+    done = call("mixture", "--method", "regmix", "--out", "out", "--without", "noise", *TINY)
+    assert done.exit_code == 0, done.output
+    assert asked["without"] == ["noise"] and asked["method"] == "regmix"
+
+
 def test_train_report_and_list(call, tmp_path):
     for name, reweighter in (("u", "uniform"), ("l", "linupper")):
         steps = ("--set", "total_steps=3", "--set", "evaluate_every_steps=3")

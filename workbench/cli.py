@@ -178,6 +178,10 @@ def mixture(
     out: Annotated[Path, typer.Option(help="Folder of the job; call again to go on.")],
     method: Annotated[str, typer.Option(help="doremi, doge or regmix.")] = "doremi",
     runs: Annotated[int, typer.Option(help="Small runs that regmix trains.")] = 16,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DOMAIN", help="A domain whose loss regmix does not count; repeat."),
+    ] = None,
     corpus: Corpus = None,
     model: Annotated[str | None, typer.Option(help="Of the small runs.")] = None,
     config: ConfigFile = None,
@@ -190,7 +194,8 @@ def mixture(
         console.print(line, markup=False, highlight=False)
 
     settings = _settings(config, changes, corpus=corpus, model=model)
-    written = batch.find_mixture(settings, out, method=method, runs=runs, say=say)
+    searched = {"method": method, "runs": runs, "without": without or ()}
+    written = batch.find_mixture(settings, out, **searched, say=say)
     console.print("mixture", _shown(written), soft_wrap=True)
     console.print(f"use it with: workbench train --mixer static --set mixture={written}")
 

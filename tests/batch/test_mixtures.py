@@ -8,6 +8,7 @@ import pytest
 from workbench.batch import find_mixture
 from workbench.config import Policy
 from workbench.core import MIXERS, ConfigError, MixingTask
+from workbench.data import prepare
 from workbench.mixing.regmix import best_mixture
 from workbench.mixing.surrogate import fit_surrogate
 from workbench.training import train
@@ -69,6 +70,27 @@ def test_a_job_that_was_killed_goes_on_and_repeats_nothing(small, tmp_path, monk
 def test_an_unknown_method_names_the_nearest(small, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'doremi'"):
         find_mixture(small, tmp_path, method="doremy")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "says"),
+    [
+        ("regmix", {"runs": 3}, "runs = 3 are too few"),
+        ("regmix", {"without": ["nois"]}, "did you mean 'noise'"),
+        ("regmix", {"without": "all"}, "leaves no domain"),
+        ("doge", {"without": ["noise"]}, "'doge' cannot leave out noise"),
+    ],
+)
+def test_a_job_that_cannot_end_well_is_refused_before_it_trains(
+    small, tmp_path, monkeypatch, method, options, says
+):
+    monkeypatch.setattr(Loop, "run", lambda _: pytest.fail("a run was trained"))
+    if options.get("without") == "all":
+        corpus = prepare(small.corpus, small.tokenizer, small.rows)
+        options = {"without": corpus.domains}
+    with pytest.raises(ConfigError, match=says):
+        find_mixture(small, tmp_path / "job", method=method, say=lambda _: None, **options)
+    assert not (tmp_path / "job").exists()
 
 
 def test_the_surrogate_finds_the_best_of_a_known_law():

@@ -43,12 +43,13 @@ def find_mixture(
         config: of the small runs; their mixers are replaced.
         method: `doremi`: a reference run at the natural mixture, then a proxy run against it;
             `doge`: one proxy run; `regmix`: `runs` runs at random mixtures, then a regression.
-        without: domains whose held-out loss `regmix` does not count.
+        without: domains whose held-out loss `regmix` does not count; the others take none.
         say: given a line now and then.
     Returns:
         Path of mixture.json: the mixture by domain, the method, the runs, the surrogate's quality.
     Raises:
-        ConfigError: unknown method.
+        ConfigError: unknown method, or runs or domains that `regmix` could not regress on.  Said
+            before anything is trained.
         WorkbenchError: what a run raises; the runs before it are complete.
     """
     methods: dict[str, Callable[[], dict[str, Any]]] = {
@@ -59,6 +60,11 @@ def find_mixture(
     if method not in methods:
         problem, remedy = unknown_name("method", method, methods)
         raise ConfigError(problem, remedy=remedy)
+    if without and method != "regmix":
+        raise ConfigError(
+            f"method '{method}' cannot leave out {', '.join(without)}",
+            remedy="use method='regmix', or train on a corpus without them",
+        )
     from workbench.tracking.durable import write_file
 
     path = Path(out_dir) / MIXTURE_FILE
@@ -98,6 +104,7 @@ def _regmix(
     from workbench.mixing.surrogate import fit_surrogate
 
     domains = prepare(config.corpus, config.tokenizer, config.rows).domains
+    _check_regmix(domains, runs, without)
     drawn_NK = RandomStreams(config.seed).at("regmix").dirichlet(np.ones(len(domains)), runs)
     study = {
         f"mixture_{i}": [
@@ -124,3 +131,21 @@ def _regmix(
         "without": list(without),
         "explained": float(surrogate.explained_D[0]),
     }
+
+
+def _check_regmix(domains: tuple[str, ...], runs: int, without: Collection[str]) -> None:
+    from workbench.mixing.surrogate import FEWEST_MIXTURES
+
+    if runs < FEWEST_MIXTURES:
+        raise ConfigError(
+            f"runs = {runs} are too few to regress on",
+            remedy=f"train {FEWEST_MIXTURES} or more, several for each domain",
+        )
+    for name in without:
+        if name not in domains:
+            problem, remedy = unknown_name("domain", name, domains)
+            raise ConfigError(f"{problem} in without", remedy=remedy)
+    if set(without) == set(domains):
+        raise ConfigError(
+            "without leaves no domain whose loss counts", remedy="leave out fewer domains"
+        )
