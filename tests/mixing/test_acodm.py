@@ -17,10 +17,15 @@ from workbench.core import (
     TrackedNorms,
 )
 from workbench.mixing.acodm.agent import Agent, Settings
-from workbench.mixing.acodm.networks import PAPER_HIDDEN, network, soft_update
+from workbench.mixing.acodm.networks import (
+    PAPER_HIDDEN,
+    Network,
+    reference_network,
+    soft_update,
+)
 from workbench.mixing.acodm.observation import Observation
 from workbench.mixing.acodm.replay_buffer import ReplayBuffer, Transitions
-from workbench.mixing.acodm.rewards import Rewards
+from workbench.mixing.acodm.rewards import Rewards, mixture_reward
 
 TASK = MixingTask(("a", "b", "c"), np.array([100, 200, 700]), total_steps=100, seed=3)
 SIZES = {"state": 7, "domains": 3, "seed": 0}
@@ -35,8 +40,8 @@ def transitions(count=16, seed=0):
     return Transitions(draw(7), draw(3).softmax(dim=1), draw(3), draw(7))
 
 
-def parameters(module):
-    return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
+def parameters(network):
+    return network.parameter_P.clone()
 
 
 def outcome(step, gradients=None, *, counts=(2, 2, 2), losses=(3.0, 4.0, 5.0)):
@@ -66,31 +71,103 @@ def drive(mixer, steps, first=0):
 
 
 def test_networks_have_the_sizes_of_the_paper():
-    actor = network(inputs=85, outputs=22, hidden=PAPER_HIDDEN, seed=0)
-    critic = network(inputs=85 + 22, outputs=22, hidden=PAPER_HIDDEN, seed=0)
-    assert sum(p.numel() for p in actor.parameters()) == 4_319_254
-    assert sum(p.numel() for p in critic.parameters()) == 4_341_782
+    actor = Network(inputs=85, outputs=22, hidden=PAPER_HIDDEN, seed=0)
+    critic = Network(inputs=85 + 22, outputs=22, hidden=PAPER_HIDDEN, seed=0)
+    assert actor.parameter_P.numel() == 4_319_254
+    assert critic.parameter_P.numel() == 4_341_782
 
 
 def test_networks_follow_their_seed_alone():
     torch.manual_seed(1)
-    first = parameters(network(inputs=3, outputs=2, hidden=(4,), seed=5))
+    first = parameters(Network(inputs=3, outputs=2, hidden=(4,), seed=5))
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    assert torch.equal(first, parameters(network(inputs=3, outputs=2, hidden=(4,), seed=5)))
+    assert torch.equal(first, parameters(Network(inputs=3, outputs=2, hidden=(4,), seed=5)))
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(first, parameters(network(inputs=3, outputs=2, hidden=(4,), seed=6)))
+    assert not torch.equal(first, parameters(Network(inputs=3, outputs=2, hidden=(4,), seed=6)))
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 6, 5)], ids=str)
+def test_the_written_gradient_is_that_of_autograd(hidden):
+    sizes = {"inputs": 7, "outputs": 3, "hidden": hidden, "seed": 0}
+    twin, truth = Network(**sizes), reference_network(**sizes)
+    with torch.no_grad():
+        for parameter, value in zip(truth.parameters(), twin._values, strict=True):
+            parameter.copy_(value.add_(0.1 * torch.randn_like(value)))
+    x = torch.randn(9, 7, requires_grad=True)
+    upstream = torch.randn(9, 3)
+    expected = truth(x)
+    torch.testing.assert_close(twin(x.detach()), expected.detach())
+    expected.backward(upstream)
+    before = twin.gradient_P.clone()
+    torch.testing.assert_close(twin.backward(upstream.clone(), parameters=False), x.grad)
+    assert torch.equal(twin.gradient_P, before)
+    twin(x.detach())
+    torch.testing.assert_close(twin.backward(upstream.clone()), x.grad)
+    for found, parameter in zip(twin._slopes, truth.parameters(), strict=True):
+        torch.testing.assert_close(found, parameter.grad)
+
+
+def as_modules(agent):
+    """Actor and critic as autograd knows them."""
+    sizes = {"hidden": agent.settings.hidden, "seed": 0}
+    outputs = 3 if agent.settings.critic == "vector" else 1
+    actor = reference_network(inputs=7, outputs=3, **sizes)
+    critic = reference_network(inputs=10, outputs=outputs, **sizes)
+    for module, network in ((actor, agent.actor), (critic, agent.critic)):
+        torch.nn.utils.vector_to_parameters(network.parameter_P, module.parameters())
+    return actor, critic
+
+
+@pytest.mark.parametrize(
+    ("critic", "scalarise"),
+    [("scalar", "mixture"), ("vector", "mixture"), ("vector", "mean"), ("none", "mixture")],
+)
+@pytest.mark.parametrize("actor_step", ["own", "critics"])
+def test_updates_take_the_gradient_of_the_losses_they_report(critic, scalarise, actor_step):
+    settings = Settings(hidden=(16, 16), critic=critic, scalarise=scalarise, actor_step=actor_step)
+    agent, batch = Agent(**SIZES, settings=settings), transitions()
+    actor, q = as_modules(agent)
+    if critic != "none":
+        value = q(torch.cat([batch.state_NS, batch.mixture_NK], dim=1))
+        loss = (value - agent.targets(batch)).square().mean()
+        loss.backward()
+        assert agent._update_critic(batch) == pytest.approx(loss.item(), rel=1e-5)
+        expected = torch.cat([p.grad.flatten() for p in q.parameters()])
+        torch.testing.assert_close(agent.critic.gradient_P, expected)
+    actor, q = as_modules(agent)
+    mixture = 0.95 * actor(batch.state_NS).softmax(dim=1) + 0.05 / 3
+    if critic == "none":
+        gain = (mixture * batch.reward_NK).sum(dim=1).mean()
+    else:
+        value = q(torch.cat([batch.state_NS, mixture], dim=1))
+        gain = (mixture * value).sum(dim=1).mean() if scalarise == "mixture" else value.mean()
+        gain = value.mean() if critic == "scalar" else gain
+    loss = 0.1 * (mixture * mixture.log()).sum(dim=1).mean() - gain
+    loss.backward()
+    assert agent._update_actor(batch) == pytest.approx(loss.item(), rel=1e-4)
+    expected = torch.cat([p.grad.flatten() for p in actor.parameters()])
+    torch.testing.assert_close(agent.actor.gradient_P, expected, atol=1e-6, rtol=1e-4)
+    if actor_step == "critics" and critic != "none":
+        expected = torch.cat([p.grad.flatten() for p in q.parameters()])
+        torch.testing.assert_close(agent.critic.gradient_P, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_a_policy_that_is_sure_of_one_domain_keeps_finite_parameters():
+    agent, batch = Agent(**SIZES, settings=Settings(floor=0.0)), transitions()
+    agent.actor._values[-1].copy_(torch.tensor([500.0, 0.0, 0.0]))
+    assert 0 in agent.mixture(agent.actor, batch.state_NS)
+    for _ in range(3):
+        assert np.isfinite(agent.update(batch)["actor_loss"])
+    assert torch.isfinite(parameters(agent.actor)).all()
 
 
 def test_soft_update_follows_its_vector():
-    target, online = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
-    target.double(), online.double()
-    torch.nn.init.constant_(target.weight, 1.0)
-    torch.nn.init.constant_(online.weight, 3.0)
+    target, online = (torch.tensor([value], dtype=torch.float64) for value in (1.0, 3.0))
     seen = {}
     for count in range(1, 1001):
         soft_update(target, online, 0.001)
-        seen[count] = target.weight.item()
+        seen[count] = target.item()
     expected = {1: 1.002, 2: 1.003998, 10: 1.0199102, 100: 1.1904157, 1000: 2.2646092}
     assert {count: seen[count] for count in expected} == pytest.approx(expected, abs=1e-7)
 
@@ -143,17 +220,29 @@ def test_actor_parameters_move():
         assert (not torch.equal(before, parameters(agent.actor))) == moves
 
 
+class Knows:
+    """A critic that has learned the rewards."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, _):
+        return self.value
+
+    def backward(self, slope, *, parameters):
+        return torch.zeros(len(slope), 10)
+
+
 def test_the_mean_of_a_vector_critic_of_z_scores_says_nothing_about_the_mixture():
     """Rewards that sum to 0 over domains: what the actor climbs is flat once the critic knows."""
     batch = transitions()
     flat = batch.reward_NK - batch.reward_NK.mean(dim=1, keepdim=True)
-    batch = Transitions(batch.state_NS, batch.mixture_NK, flat, batch.next_NS)
     mixture = torch.tensor([[0.8, 0.1, 0.1]]).expand(16, 3)
     gains = {}
     for scalarise in ("mean", "mixture"):
         agent = Agent(**SIZES, settings=Settings(critic="vector", scalarise=scalarise))
-        agent.critic = lambda _: flat
-        gains[scalarise] = agent._gain(batch, mixture).abs().item()
+        agent.critic = Knows(flat)
+        gains[scalarise] = agent._gain(batch, mixture)[0].abs().item()
     assert gains["mean"] < 1e-6 < 0.01 < gains["mixture"]
 
 
@@ -252,13 +341,32 @@ def test_rewards_are_running_means_with_a_memory_of_ten_steps():
     assert found[29] == pytest.approx(expected)
 
 
-def test_the_importance_reward_is_the_sum_of_w_over_p():
+def test_the_importance_reward_is_w_over_p_and_a_mixture_s_is_their_sum():
     rewards = Rewards(3, form="importance")
     gradients = np.array([(1.0, 0.0), (0.5, 0.5), (0.2, 0.2)])
     gram, mixture = gradients @ gradients.T, np.array([0.7, 0.2, 0.1])
     found = rewards.after(DomainGradients(gram, np.ones(3)), mixture)
     utility = (gram.sum(axis=1) - np.diag(gram)) / (np.sqrt(np.diag(gram)).mean() + 1e-6)
-    assert rewards.total(found, mixture) == pytest.approx((utility / mixture).sum())
+    assert found == pytest.approx(utility / mixture)
+    assert mixture_reward(found, mixture, "importance") == pytest.approx((utility / mixture).sum())
+
+
+@pytest.mark.parametrize("critic", ["scalar", "vector"])
+def test_each_critic_is_paid_the_paper_s_importance_reward_in_its_form(critic):
+    agent = Agent(**SIZES, settings=Settings(critic=critic, reward="importance"))
+    batch = transitions()
+    reward = batch.reward_NK
+    expected = reward if critic == "vector" else reward.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(agent.targets(batch), expected)
+
+
+def test_a_reward_that_is_not_finite_drops_the_transition():
+    rewards = Rewards(3, form="importance")
+    gradients = DomainGradients(np.ones((3, 3)), np.ones(3))
+    assert rewards.after(gradients, np.array([1.0, 0.0, 0.0])) is None
+    assert rewards.dropped == 1
+    assert rewards.after(gradients, np.array([0.8, 0.1, 0.1])) is not None
+    assert any("floor above 0" in message for message in rewards.warnings(TASK.names))
 
 
 def test_products_that_are_not_finite_drop_the_transition():
@@ -357,7 +465,7 @@ def test_resume_is_exact_with_every_part_of_the_agent():
     assert np.array_equal(drive(straight, 8, first=12), drive(again, 8, first=12))
     for name, part in straight.agent._parts().items():
         other = again.agent._parts()[name]
-        if isinstance(part, torch.nn.Module):
+        if isinstance(part, Network):
             assert torch.equal(parameters(part), parameters(other))
     assert straight.diagnostics() == again.diagnostics()
 

@@ -39,7 +39,7 @@ def test_alignment_of_four_gradients():
         [0.5619515, 1.1239030, -0.8429272, -0.8429272], abs=1e-6
     )
     assert np.sqrt(np.diag(GRAM)).mean() == pytest.approx(1.4429005, abs=1e-6)
-    assert not found.conflict
+    assert found.agreement == pytest.approx(2 / 6)
 
 
 def test_rewards_are_clamped():
@@ -52,7 +52,7 @@ def test_when_clean_domains_conflict_a_noise_domain_ranks_first_and_that_is_seen
     gradients = np.array([(1, 0), (-0.8, 0.6), (0.01, 0)])
     found = alignment(gradients @ gradients.T)
     assert found.interaction_K.tolist() == pytest.approx([-0.79, -0.808, 0.002])
-    assert found.reward_K.argmax() == 2 and found.conflict
+    assert found.reward_K.argmax() == 2 and found.agreement < 0
 
 
 def test_energies_of_a_mixture():

@@ -6,7 +6,7 @@
 
 The reference agent is deterministic policy gradient (Lillicrap et al. 2016) with a scalar critic.
 The forms of the paper and of the published code are settings; what they do is in the method card.
-Shapes: N transitions, S state, K domains.
+Shapes: N transitions, S state, K domains, P parameters.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from workbench.mixing.acodm.networks import network, soft_update
+from workbench.mixing.acodm.networks import Network, soft_update
 from workbench.mixing.acodm.replay_buffer import Transitions
+from workbench.mixing.acodm.rewards import Reward, mixture_reward
 
 CriticForm = Literal["scalar", "vector", "none"]
 Scalarise = Literal["mixture", "mean"]
@@ -38,6 +39,7 @@ class Settings:
     actor_step: `own`, or `critics` as in the published code, which steps the critic's optimiser
         after the actor's backward pass, so that the actor never moves.
     entropy: weight of -entropy in the actor's loss; without it the optimum is a single domain.
+    reward: how the rewards of the domains make that of the mixture, see `acodm.rewards`.
     """
 
     hidden: tuple[int, ...] = (96, 96)
@@ -49,6 +51,7 @@ class Settings:
     soft_update_rate: float = 0.005
     learning_rate: float = 1e-3
     floor: float = 0.05
+    reward: Reward = "alignment"
 
 
 class Agent:
@@ -57,22 +60,21 @@ class Agent:
     def __init__(self, *, state: int, domains: int, settings: Settings, seed: int):
         self.settings = settings
         hidden = settings.hidden
-        self.actor = network(inputs=state, outputs=domains, hidden=hidden, seed=seed)
+        self.actor = Network(inputs=state, outputs=domains, hidden=hidden, seed=seed)
         outputs = domains if settings.critic == "vector" else 1
-        self.critic = network(inputs=state + domains, outputs=outputs, hidden=hidden, seed=seed + 1)
-        self.target_actor = copy.deepcopy(self.actor)
-        self.target_critic = copy.deepcopy(self.critic)
-        options: dict[str, Any] = {"lr": settings.learning_rate, "fused": True}
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), **options)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), **options)
+        self.critic = Network(inputs=state + domains, outputs=outputs, hidden=hidden, seed=seed + 1)
+        self.target_actor, self.target_critic = self.actor.copy(), self.critic.copy()
+        self.actor_optimizer = _adam(self.actor, settings.learning_rate)
+        self.critic_optimizer = _adam(self.critic, settings.learning_rate)
 
-    def mixture(self, actor: nn.Module, state_NS: Tensor) -> Tensor:
+    def mixture(self, actor: Network, state_NS: Tensor) -> Tensor:
         """a = (1 - floor) softmax(logits) + floor / K, (N, K)."""
-        logits_NK = actor(state_NS)
-        floor = self.settings.floor
-        return (1 - floor) * logits_NK.softmax(dim=-1) + floor / logits_NK.shape[-1]
+        return self._floored(actor(state_NS).softmax(dim=-1))
 
-    @torch.no_grad()
+    def _floored(self, share_NK: Tensor) -> Tensor:
+        floor = self.settings.floor
+        return (1 - floor) * share_NK + floor / share_NK.shape[-1]
+
     def act(self, state_S: np.ndarray) -> np.ndarray:
         """The mixture for a state, (K,) float64 with sum 1."""
         state_1S = torch.from_numpy(state_S.astype(np.float32))[None]
@@ -91,52 +93,64 @@ class Agent:
         if actor:
             losses["actor_loss"] = self._update_actor(batch)
         if self.settings.critic != "none":
-            soft_update(self.target_critic, self.critic, self.settings.soft_update_rate)
-            soft_update(self.target_actor, self.actor, self.settings.soft_update_rate)
+            rate = self.settings.soft_update_rate
+            soft_update(self.target_critic.parameter_P, self.critic.parameter_P, rate)
+            soft_update(self.target_actor.parameter_P, self.actor.parameter_P, rate)
         return losses
 
     def targets(self, batch: Transitions) -> Tensor:
         """y = R + discount * target Q(s', target a(s')), (N, 1) or per domain (N, K)."""
         reward = batch.reward_NK
         if self.settings.critic == "scalar":
-            reward = (batch.mixture_NK * reward).sum(dim=1, keepdim=True)
+            reward = mixture_reward(reward, batch.mixture_NK, self.settings.reward)[:, None]
         if not self.settings.discount:
             return reward
-        with torch.no_grad():
-            next_mixture = self.mixture(self.target_actor, batch.next_NS)
-            future = self.target_critic(torch.cat([batch.next_NS, next_mixture], dim=1))
+        next_mixture = self.mixture(self.target_actor, batch.next_NS)
+        future = self.target_critic(torch.cat([batch.next_NS, next_mixture], dim=1))
         return reward + self.settings.discount * future
 
     def _update_critic(self, batch: Transitions) -> float:
-        value = self.critic(torch.cat([batch.state_NS, batch.mixture_NK], dim=1))
-        loss = (value - self.targets(batch)).square().mean()
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        target = self.targets(batch)
+        error = self.critic(torch.cat([batch.state_NS, batch.mixture_NK], dim=1)) - target
+        self.critic.backward(error * (2 / error.numel()))
         self.critic_optimizer.step()
-        return loss.item()
+        return error.square().mean().item()
 
     def _update_actor(self, batch: Transitions) -> float:
-        mixture_NK = self.mixture(self.actor, batch.state_NS)
-        negative_entropy = (mixture_NK * mixture_NK.log()).sum(dim=1).mean()
-        loss = self.settings.entropy * negative_entropy - self._gain(batch, mixture_NK)
-        self.actor_optimizer.zero_grad(set_to_none=True)
-        self.critic_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.settings.actor_step == "own":
-            self.actor_optimizer.step()
-        else:
-            self.critic_optimizer.step()
-        self.critic_optimizer.zero_grad(set_to_none=True)
+        share_NK = self.actor(batch.state_NS).softmax(dim=-1)
+        mixture_NK = self._floored(share_NK)
+        loss, slope_NK = self._actor_loss(batch, mixture_NK)
+        # Through the floor, then through the softmax.
+        slope_NK = (1 - self.settings.floor) * share_NK * slope_NK
+        self.actor.backward(slope_NK - share_NK * slope_NK.sum(dim=1, keepdim=True))
+        own = self.settings.actor_step == "own"
+        (self.actor_optimizer if own else self.critic_optimizer).step()
         return loss.item()
 
-    def _gain(self, batch: Transitions, mixture_NK: Tensor) -> Tensor:
-        """What the actor climbs, averaged over the mini-batch."""
+    def _actor_loss(self, batch: Transitions, mixture_NK: Tensor) -> tuple[Tensor, Tensor]:
+        """entropy * sum a log a - gain, averaged over N, and its slope in the mixture, (N, K)."""
+        gain, slope_NK = self._gain(batch, mixture_NK)
+        # 0 log 0 is 0: without a floor the softmax reaches 0 itself.
+        log_NK = mixture_NK.clamp(min=torch.finfo(mixture_NK.dtype).tiny).log()
+        weight = self.settings.entropy / len(mixture_NK)
+        loss = weight * (mixture_NK * log_NK).sum() - gain
+        return loss, weight * (log_NK + 1) - slope_NK
+
+    def _gain(self, batch: Transitions, mixture_NK: Tensor) -> tuple[Tensor, Tensor]:
+        """What the actor climbs, averaged over N, and its slope in the mixture, (N, K).
+
+        With `actor_step="critics"` the critic's gradient of -gain is left for its optimiser.
+        """
+        rows, domains = mixture_NK.shape
         if self.settings.critic == "none":
-            return (mixture_NK * batch.reward_NK).sum(dim=1).mean()
+            slope_NK = batch.reward_NK / rows
+            return (mixture_NK * slope_NK).sum(), slope_NK
         value = self.critic(torch.cat([batch.state_NS, mixture_NK], dim=1))
-        if self.settings.critic == "vector" and self.settings.scalarise == "mixture":
-            return (mixture_NK * value).sum(dim=1).mean()
-        return value.mean()
+        weighed = self.settings.critic == "vector" and self.settings.scalarise == "mixture"
+        weight = mixture_NK / rows if weighed else torch.full_like(value, 1 / value.numel())
+        own = self.settings.actor_step == "own"
+        slope_NK = -self.critic.backward(-weight, parameters=not own)[:, -domains:]
+        return (weight * value).sum(), slope_NK + value / rows if weighed else slope_NK
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -149,9 +163,15 @@ class Agent:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        # A copy, because optimisers and networks hand out their own tensors.
+        # A copy, because optimisers hand out their own tensors.
         return copy.deepcopy({name: part.state_dict() for name, part in self._parts().items()})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, part in self._parts().items():
             part.load_state_dict(copy.deepcopy(state[name]))
+
+
+def _adam(network: Network, learning_rate: float) -> torch.optim.Adam:
+    """Of the network's one vector, whose gradient `Network.backward` fills in place."""
+    network.parameter_P.grad = network.gradient_P
+    return torch.optim.Adam([network.parameter_P], lr=learning_rate, fused=True)

@@ -33,7 +33,7 @@ from workbench.mixing.acodm.agent import ActorStep, Agent, CriticForm, Scalarise
 from workbench.mixing.acodm.networks import PAPER_HIDDEN, default_hidden
 from workbench.mixing.acodm.observation import Form, Observation
 from workbench.mixing.acodm.replay_buffer import ReplayBuffer
-from workbench.mixing.acodm.rewards import Reward, Rewards
+from workbench.mixing.acodm.rewards import Reward, Rewards, mixture_reward
 from workbench.mixing.energy import energies
 from workbench.mixing.floor import DEFAULT_FLOOR, check_floor, with_floor
 from workbench.mixing.signals import domain_losses
@@ -121,7 +121,7 @@ class AcOdm:
         hidden = PAPER_HIDDEN if network == "paper" else default_hidden(sizes["state"])
         settings = Settings(
             hidden, critic, scalarise, actor_step, entropy, discount, soft_update_rate,
-            learning_rate, floor,
+            learning_rate, floor, reward,
         )  # fmt: skip
         self.agent = Agent(**sizes, settings=settings, seed=stream_seed(task.seed, "networks"))
         self.replay = ReplayBuffer(replay_size, **sizes)
@@ -179,7 +179,8 @@ class AcOdm:
         self._logged |= {"self_energy": own, "interaction_energy": interaction}
         if reward_K is not None:
             self.replay.add(before_S, mixture_K, reward_K, after_S)
-            self._logged["total_reward"] = self.rewards.total(reward_K, mixture_K)
+            total = mixture_reward(reward_K, mixture_K, self.rewards.form)
+            self._logged["total_reward"] = float(total)
         self._logged |= self._learn(outcome.step)
 
     def _learn(self, step: int) -> dict[str, float]:

@@ -6,7 +6,7 @@
 `alignment`: the running mean of z, AC-ODM's normalised alignment; the mixture's reward is a . z.
 `importance`: the paper's W_i / P_i over the mean norm, summed over domains.  It pays for rare
 domains rather than for good ones: a domain of noise ends with nearly all the weight.
-Shapes: K domains.
+Shapes: K domains, N transitions.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ PATIENCE_STEPS = 20
 """Steps before a running ratio is worth a warning."""
 
 
+def mixture_reward(reward: Any, mixture: Any, form: Reward) -> Any:
+    """R of a mixture from the rewards of its domains, (…, K) -> (…): sum a_i z_i, or sum W_i / P_i.
+
+    Takes arrays or tensors.
+    """
+    return (mixture * reward).sum(-1) if form == "alignment" else reward.sum(-1)
+
+
 class Rewards:
     """State fields: running means of z, z² and of agreement, steps counted and dropped."""
 
@@ -43,21 +51,24 @@ class Rewards:
     def after(self, gradients: DomainGradients, mixture_K: np.ndarray) -> np.ndarray | None:
         """The reward of each domain after a step; a domain without rows keeps its last.
 
-        A step whose products are not finite is counted, and gives no reward.
+        A step whose products or rewards are not finite is counted, and gives no reward.
         """
+        if np.isfinite(gradients.gram_KK).all():
+            self._take(gradients)
+            reward_K = self._reward(mixture_K)
+            if np.isfinite(reward_K).all():
+                return reward_K
+        self.dropped += 1
+        return None
+
+    def _take(self, gradients: DomainGradients) -> None:
         present_K = gradients.count_K > 0
-        if not np.isfinite(gradients.gram_KK).all():
-            self.dropped += 1
-            return None
         if present_K.sum() < 2:
-            return self._reward(mixture_K)
+            return
         found = alignment(gradients.gram_KK[np.ix_(present_K, present_K)])
         self._last_K[present_K] = found.utility_K if self.form == "importance" else found.reward_K
-        scale = float(np.abs(found.interaction_K).sum())
-        agreement = float(found.interaction_K.sum()) / scale if scale > 0 else 0.0
-        self._agreement = SMOOTHING * self._agreement + (1 - SMOOTHING) * agreement
+        self._agreement = SMOOTHING * self._agreement + (1 - SMOOTHING) * found.agreement
         self._smooth(present_K)
-        return self._reward(mixture_K)
 
     def _smooth(self, present_K: np.ndarray) -> None:
         self._steps_K += present_K
@@ -69,12 +80,8 @@ class Rewards:
     def _reward(self, mixture_K: np.ndarray) -> np.ndarray:
         if self.form == "alignment":
             return self._mean_K.copy()
-        # Divided by a_i twice: the critic multiplies by it, and the sum of W/P is wanted.
-        return self._last_K / mixture_K**2
-
-    def total(self, reward_K: np.ndarray, mixture_K: np.ndarray) -> float:
-        """R = sum a_i r_i."""
-        return float(mixture_K @ reward_K)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._last_K / mixture_K
 
     @property
     def signal_to_noise_K(self) -> np.ndarray:
@@ -92,8 +99,8 @@ class Rewards:
     def warnings(self, names: Sequence[str]) -> Iterator[str]:
         if self.dropped:
             yield (
-                "steps with gradients that are not finite gave no reward: lower the learning rate, "
-                "or set precision='float32'"
+                "steps without a finite reward were dropped: lower peak_lr, set "
+                "precision='float32', or give reward='importance' a floor above 0"
             )
         if self._steps_K.max(initial=0) < PATIENCE_STEPS:
             return
@@ -105,8 +112,9 @@ class Rewards:
         for name, ratio, steps in zip(names, self.signal_to_noise_K, self._steps_K, strict=True):
             if steps >= PATIENCE_STEPS and ratio < 1:
                 yield (
-                    f"the reward of domain '{name}' is below its noise: more rows a step "
-                    "(batch_rows, guaranteed_rows) or more tracked_layers make it clearer"
+                    f"the reward of domain '{name}' is below its noise: it agrees with the others "
+                    "about as much as the average domain does, or raise batch_rows, "
+                    "guaranteed_rows or tracked_layers to see whether it does"
                 )
 
     def state_dict(self) -> dict[str, Any]:
