@@ -201,6 +201,8 @@ def test_what_cannot_be_chosen_is_refused(topics, make):
     pool = topics.pool()
     with pytest.raises(PolicyError, match="budget of 9999 tokens"):
         make(topics).select(pool, 9999, None)
+    with pytest.raises(PolicyError, match="budget of 15 tokens .* rows of 16 or more"):
+        make(topics).select(pool, 15, None)
     with pytest.raises(PolicyError, match="in 0 rows"):
         make(topics).select(without(pool, pool.sample_id_N), 10, None)
     selector = make(topics)

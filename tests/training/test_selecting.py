@@ -88,6 +88,72 @@ def test_a_pool_used_up_keeps_the_last_choice_and_says_so(config, cache_dir, tmp
 
 
 QUAD = Policy("quad", clusters=6, trust="off", factor_rows=16, memory=0.5)
+QUICK = QUAD.replace(options={**QUAD.options, "preconditioner": "identity", "scored_share": 0.05})
+
+
+@pytest.mark.parametrize("selector", [QUICK, Policy("random", deduplicate=True)])
+def test_a_pool_used_up_but_for_near_duplicates_keeps_the_last_choice(
+    config, cache_dir, tmp_path, selector
+):
+    config = choosing(
+        config, selector=selector, every_steps=3, budget_tokens=60_000, reference_rows=12
+    )
+    with pytest.warns(UserWarning, match="or repeats one that was"):
+        run = train(config.change(total_steps=24), tmp_path, cache_dir=cache_dir)
+    frames = [run.folder.selection(step).frame("selected") for step in run.folder.selections()]
+    chosen = [sample for frame in frames for sample in frame.sample_id]
+    rows = prepared_before(run.folder, cache_dir).pool().tokens_N
+    assert len(set(chosen)) == len(chosen) < len(rows), "near-duplicates are in the corpus"
+    last = run.events("selected")[-1]
+    assert last["tokens"] == last["budget_tokens"] < 60_000
+    steps = run.folder.selections()
+    assert run.status() == "finished" and steps == list(range(0, steps[-1] + 1, 3))
+    assert steps[-1] < 18 and trained_on(run, 21) <= set(frames[-1].sample_id)
+
+
+@pytest.fixture
+def picky(monkeypatch):
+    """A selector that finds rows the first time alone."""
+
+    class Picky:
+        uses_reference = False
+
+        def __init__(self, task, *, first: int = 40):
+            self.rows = first
+
+        def select(self, pool, budget, model):
+            ids, self.rows = pool.sample_id_N[: self.rows], 0
+            return Selection(ids, ["first"] * len(ids))
+
+        def tables(self):
+            return {}
+
+        def diagnostics(self):
+            return {"stopped": "nothing passes"}
+
+        def state_dict(self):
+            return {"rows": self.rows}
+
+        def load_state_dict(self, state):
+            self.rows = state["rows"]
+
+    monkeypatch.setitem(SELECTORS._factories, "picky", Picky)
+
+
+def test_a_later_choice_of_nothing_keeps_the_last_and_says_why(config, cache_dir, tmp_path, picky):
+    with pytest.warns(UserWarning, match="holds 0 of 1024 tokens: nothing passes"):
+        run = train(
+            choosing(config, selector="picky", every_steps=4), tmp_path, cache_dir=cache_dir
+        )
+    assert run.status() == "finished" and run.folder.selections() == [0]
+    warned = [event["step"] for event in run.events("warning") if "of 1024" in event["message"]]
+    assert warned == [4, 8]
+
+
+def test_a_first_choice_of_nothing_ends_the_run_with_the_reason(config, cache_dir, tmp_path, picky):
+    nothing = choosing(config, selector=Policy("picky", first=0))
+    with pytest.raises(PolicyError, match="holds 0 of .* tokens: nothing passes.*threshold"):
+        train(nothing, tmp_path, cache_dir=cache_dir)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +223,7 @@ def mean_loss(model, rows_NT):
     ("selection", "problem"),
     [
         ({"budget_tokens": 10**9}, "the pool has"),
+        ({"budget_tokens": 5}, "the smallest row has"),
         ({"first_step": 12}, "the run ends at step 12"),
         ({"checkpoint": "nowhere"}, "is no run folder"),
     ],

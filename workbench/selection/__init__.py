@@ -9,6 +9,7 @@ from workbench.selection.clustered_pool import ClusteredPool
 from workbench.selection.clustering import Clusters, cluster
 from workbench.selection.duplicates import near_duplicates
 from workbench.selection.embedders import EMBEDDERS, embed
+from workbench.selection.ordered import TooFewDistinct
 from workbench.selection.projection import project
 from workbench.selection.quad import Quad
 from workbench.selection.reference import reference_rows
@@ -24,6 +25,7 @@ __all__ = [
     "Perplexity",
     "Quad",
     "Random",
+    "TooFewDistinct",
     "TopInfluence",
     "cluster",
     "embed",

@@ -35,17 +35,36 @@ class Judged:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+class TooFewDistinct(PolicyError):
+    """A budget that near-duplicates alone could fill; `tokens` can be had without them."""
+
+    def __init__(self, problem: str, *, remedy: str = "", tokens: int = 0):
+        super().__init__(problem, remedy=remedy)
+        self.tokens = tokens
+
+    def __reduce__(self):
+        return (*super().__reduce__(), {"tokens": self.tokens})
+
+
 def require_budget(pool: Pool, budget: int) -> None:
-    """Refuse a budget below 1 token or above the pool's.
+    """Refuse a budget below the smallest row or above the pool's tokens.
 
     Raises:
         PolicyError: with the numbers.
     """
     tokens = int(pool.tokens_N.sum())
-    if not 1 <= budget <= tokens:
+    if not len(pool):
         raise PolicyError(
-            f"budget of {budget} tokens for a pool of {tokens} tokens in {len(pool)} rows",
-            remedy=f"set selection.budget_tokens between 1 and {tokens}, or lower selection.share",
+            f"budget of {budget} tokens for a pool of 0 tokens in 0 rows",
+            remedy="give the corpus more text (max_domain_mb)",
+        )
+    least = int(pool.tokens_N.min())
+    if not least <= budget <= tokens:
+        raise PolicyError(
+            f"budget of {budget} tokens for a pool of {tokens} tokens in {len(pool)} rows of "
+            f"{least} or more",
+            remedy=f"set selection.budget_tokens or selection.share so that the budget is between "
+            f"{least} and {tokens} tokens",
         )
 
 
@@ -60,17 +79,18 @@ def distinct_rows(
     """Places of the pool, ascending: one of each near-duplicate group; all without a cap.
 
     Raises:
-        PolicyError: they have fewer tokens than the budget.
+        TooFewDistinct: they have fewer tokens than the budget.
     """
     if cap is None:
         return np.arange(len(pool))
     open_n = np.sort(cap.admit(pool, rng.permutation(len(pool))))
     tokens = int(pool.tokens_N[open_n].sum())
     if tokens < budget:
-        raise PolicyError(
+        raise TooFewDistinct(
             f"budget of {budget} tokens, but without near-duplicates the pool has {tokens} of "
             f"its {int(pool.tokens_N.sum())} tokens left",
             remedy=f"lower the budget to {tokens}, or set deduplicate=False",
+            tokens=tokens,
         )
     return open_n
 
@@ -101,7 +121,8 @@ class OrderedSelector(ABC):
         """The best rows that fit the budget, in order of preference.
 
         Raises:
-            PolicyError: a budget above the pool's tokens, or above those of its distinct rows.
+            PolicyError: a budget above the pool's tokens, or below its smallest row.
+            TooFewDistinct: a budget above the tokens of its distinct rows.
         """
         require_budget(pool, budget)
         rng = RandomStreams(self.task.seed).at("selection", self._choices)

@@ -123,8 +123,9 @@ class Quad:
         """Rows of at most `budget` tokens, in the order in which their clusters were accepted.
 
         Raises:
-            PolicyError: a budget above the pool's tokens, or those of its distinct rows; control
-                rows that pass; a score that is not finite.
+            PolicyError: a budget above the pool's tokens or below its smallest row; control rows
+                that pass; a score that is not finite.
+            TooFewDistinct: a budget above the tokens of the pool's distinct rows.
             DataError: no reference rows, or a pool with fewer rows than clusters.
         """
         require_budget(pool, budget)

@@ -39,8 +39,8 @@ from workbench.training.step import NonFiniteStep, Stepped, train_step
 from workbench.training.summary import summarise
 
 POOL_USED_UP = (
-    "every row of the pool was chosen once, so the last choice stays; train fewer steps, select "
-    "less often, or give the corpus more text (max_domain_mb)"
+    "every row of the pool was chosen once, or repeats one that was, so the last choice stays; train "
+    "fewer steps, select less often, or give the corpus more text (max_domain_mb)"
 )
 LIVE_PARTS = ("selector", "selection", "mixer", "reweighter", "optimizer")
 LIVE_TRAINING_FIELDS = (
@@ -206,7 +206,11 @@ class Loop:
             self._warn(selecting.notes())
         told: dict[str, float] = {}
         selecting.relay.to = lambda event: self._watch(event, told)
-        state.offer(selecting.choose(state.step, state.model))
+        choice = selecting.choose(state.step, state.model)
+        self._warn([selecting.shortfall] if selecting.shortfall else [])
+        if choice is None:
+            return False
+        state.offer(choice)
         assert selecting.record is not None and selecting.tables is not None
         self.folder.write_selection(state.step, selecting.tables, selecting.record)
         self._emit("selected", **plain(selecting.record))

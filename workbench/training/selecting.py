@@ -32,7 +32,7 @@ from workbench.core import (
 )
 from workbench.data import PreparedCorpus
 from workbench.models import Decoder
-from workbench.selection import reference_rows
+from workbench.selection import TooFewDistinct, reference_rows
 from workbench.training.finished import finished_model
 
 UNKNOWN_CLUSTER = -1
@@ -93,11 +93,12 @@ class Relay:
 
 @dataclass
 class Selecting:
-    """State fields: the selector's, the step of the last choice, the choice, all rows ever chosen.
+    """State fields: the selector's, the step it was last asked, the choice in force, all rows ever
+    chosen, whether nothing more can be.
 
     judge: model of another run that judges instead of the run's own; batch_tokens: of one step.
     reference: what is known of the reference set; record, tables: what the run folder keeps of the
-    last choice.
+    last choice; shortfall: why it is smaller than its budget, empty where it is not.
     """
 
     selector: Selector
@@ -112,6 +113,8 @@ class Selecting:
     offered_N: np.ndarray | None = None
     record: dict[str, Any] | None = None
     tables: dict[str, dict[str, Any]] | None = None
+    shortfall: str = ""
+    exhausted: bool = False
 
     def due(self, step: int) -> bool:
         """Whether the selector should choose before this step."""
@@ -122,19 +125,64 @@ class Selecting:
             return True
         return every is not None and (step - first) % every == 0
 
-    def choose(self, step: int, model: Decoder) -> Choice:
-        """Let the selector choose from the rows it has not chosen before; raises what it raises."""
+    def choose(self, step: int, model: Decoder) -> Choice | None:
+        """Let the selector choose from the rows it has not chosen before.
+
+        Returns:
+            None where a later choice finds no row: then the last one stays.
+        Raises:
+            PolicyError: a first choice without a row.  What the selector raises.
+        """
         began = time.perf_counter()
-        pool = self._pool()
-        budget_tokens = self._budget(pool)
-        selection = self.selector.select(pool, budget_tokens, self.judge or model)
-        self.choice, self.step = Choice.of(selection), step
+        pool, self.step = self._pool(), step
+        selection, budget_tokens = self._select(pool, model)
+        self.shortfall = (
+            "" if selection is None else self._shortfall(selection, pool, budget_tokens)
+        )
+        if selection is None or not len(selection):
+            return self._keep()
+        self.choice = Choice.of(selection)
         before_N = np.empty(0, np.int64) if self.offered_N is None else self.offered_N
         self.offered_N = np.union1d(before_N, self.choice.sample_id_n)
         seconds = time.perf_counter() - began
         self.record = self._record(selection, pool, budget_tokens, seconds)
         self.tables = {"selected": self._selected(selection), **self.named_tables()}
         return self.choice
+
+    def _select(self, pool: Pool, model: Decoder) -> tuple[Selection | None, int]:
+        """What the selector chooses and of how many tokens; online the last one takes what is left.
+
+        Which rows repeat others is known to the selector alone, so it is asked for the whole
+        budget first.
+        """
+        wanted_tokens = self._budget(pool)
+        judge = self.judge or model
+        try:
+            return self.selector.select(pool, wanted_tokens, judge), wanted_tokens
+        except TooFewDistinct as error:
+            if self.offered_N is None:
+                raise
+            self.exhausted = error.tokens == 0
+            if self.exhausted:
+                return None, 0
+            return self.selector.select(pool, error.tokens, judge), error.tokens
+
+    def _keep(self) -> None:
+        """The last choice stays; a first one without a row leaves nothing to train on."""
+        if self.offered_N is None:
+            raise PolicyError(
+                self.shortfall,
+                remedy="raise the budget, lower the selector's threshold, or judge with another model",
+            )
+
+    def _shortfall(self, selection: Selection, pool: Pool, budget_tokens: int) -> str:
+        """A sentence when there is no row, or another of any length would have fitted."""
+        chosen_N = np.isin(pool.sample_id_N, selection.sample_id_N)
+        tokens = int(pool.tokens_N[chosen_N].sum())
+        if len(selection) and budget_tokens - tokens < pool.tokens_N.max():
+            return ""
+        why = self.selector.diagnostics().get("stopped", "the selector gave no more")
+        return f"the choice holds {tokens} of {budget_tokens} tokens: {why}"
 
     def notes(self) -> list[str]:
         """What a user should know of the reference set before the first choice."""
@@ -155,10 +203,10 @@ class Selecting:
 
     @property
     def used_up(self) -> bool:
-        """Whether choices go on but every row was chosen once."""
+        """Whether choices go on but every row was chosen once, or repeats one that was."""
         if self.config.every_steps is None or self.offered_N is None:
             return False
-        return len(self.offered_N) == self.corpus.rows_K.sum()
+        return self.exhausted or len(self.offered_N) == self.corpus.rows_K.sum()
 
     def _pool(self) -> Pool:
         pool = self.corpus.pool()
@@ -228,11 +276,12 @@ class Selecting:
             "step": self.step,
             "choice": None if self.choice is None else self.choice.state_dict(),
             "offered": None if self.offered_N is None else torch.from_numpy(self.offered_N),
+            "exhausted": self.exhausted,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.selector.load_state_dict(state["selector"])
-        self.step = state["step"]
+        self.step, self.exhausted = state["step"], state["exhausted"]
         choice, offered = state["choice"], state["offered"]
         self.choice = None if choice is None else Choice.from_state(choice)
         self.offered_N = None if offered is None else offered.numpy()
@@ -289,7 +338,8 @@ def _reference(config: RunConfig, corpus: PreparedCorpus) -> tuple[np.ndarray, d
 
 def check_selection(config: RunConfig, corpus: PreparedCorpus) -> None:
     """Raise PolicyError for a choice that this run or this corpus cannot have."""
-    settings, available = config.selection, int(corpus.pool().tokens_N.sum())
+    settings, tokens_N = config.selection, corpus.pool().tokens_N
+    available, least = int(tokens_N.sum()), int(tokens_N.min())
     if settings.first_step >= config.training.total_steps:
         raise PolicyError(
             f"selection.first_step = {settings.first_step}, but the run ends at step "
@@ -300,4 +350,9 @@ def check_selection(config: RunConfig, corpus: PreparedCorpus) -> None:
         raise PolicyError(
             f"selection.budget_tokens = {settings.budget_tokens}, the pool has {available}",
             remedy=f"set it to {available} at most, or give the corpus more text (max_domain_mb)",
+        )
+    if settings.budget_tokens is not None and settings.budget_tokens < least:
+        raise PolicyError(
+            f"selection.budget_tokens = {settings.budget_tokens}, the smallest row has {least}",
+            remedy=f"set it to {least} at least",
         )
