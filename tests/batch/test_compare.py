@@ -37,6 +37,22 @@ def test_a_label_names_every_setting_that_differs(write_run):
     ]
 
 
+def test_a_policy_that_its_name_tells_apart_is_called_by_it_alone(write_run):
+    plain = write_run("a")
+    linupper = write_run("b", reweighter={"name": "linupper", "warmup_steps": 3})
+    exp3 = write_run("c", mixer={"name": "exp3", "floor": 0.1})
+    both = write_run("d", mixer={"name": "exp3", "floor": 0.1}, reweighter="linupper")
+    assert list(group_runs([plain, linupper, exp3])) == ["uniform", "linupper", "exp3"]
+    # Here linupper alone would not say which of the two.
+    longer = write_run("e", reweighter={"name": "linupper", "warmup_steps": 9})
+    assert list(group_runs([plain, linupper, longer, both])) == [
+        "uniform",
+        "linupper, warmup_steps=3",
+        "linupper, warmup_steps=9",
+        "exp3, linupper",
+    ]
+
+
 def test_runs_that_do_not_differ_are_called_by_name(write_run):
     assert list(group_runs([write_run("only")])) == ["only"]
 

@@ -1,6 +1,15 @@
 """Runs without a person in front: notebooks through papermill, comparisons, a static report."""
 
-from workbench.batch.comparison import compare, differing_settings, group_runs
+from workbench.batch.comparison import (
+    by_domain,
+    compare,
+    compare_each,
+    differing_settings,
+    group_runs,
+    runs_at,
+)
+from workbench.batch.equal_cost import compare_at_equal_cost, cost_curves, cost_table
+from workbench.batch.exporting import export
 from workbench.batch.mixing_scores import MixingScores, mixing_scores, score_table
 from workbench.batch.mixtures import find_mixture
 from workbench.batch.notebook import execute
@@ -15,9 +24,15 @@ __all__ = [
     "MixingScores",
     "Range",
     "Sweep",
+    "by_domain",
     "compare",
+    "compare_at_equal_cost",
+    "compare_each",
+    "cost_curves",
+    "cost_table",
     "differing_settings",
     "execute",
+    "export",
     "find_mixture",
     "fit_runs",
     "group_runs",
@@ -25,6 +40,7 @@ __all__ = [
     "progress_lines",
     "record_prediction",
     "report",
+    "runs_at",
     "score_predictions",
     "score_table",
     "sweep",

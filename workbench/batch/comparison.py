@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from glob import glob
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.core import ConfigError, RunError, unknown_name
-from workbench.tracking import RunFolder
+from workbench.config import POLICY_SLOTS
+from workbench.core import ConfigError, RunError, WorkbenchError, unknown_name
+from workbench.tracking import RunFolder, find_runs
 
 if TYPE_CHECKING:
     from workbench.evaluation import Verdict
@@ -28,6 +31,7 @@ _REPETITION = {"name", "seed"}
 # Held-out losses are of the same rows, and in the same units, only where these agree; batch_rows
 # because a step with more rows has seen more text.
 _SAME_PARTS = ("corpus.", "tokenizer.", "rows.")
+_PLAIN = {"mixer.name": "static", "reweighter.name": "uniform"}
 _SAME_SETTINGS = ("training.held_out_rows", "training.batch_rows")
 
 
@@ -87,11 +91,31 @@ def _labelled(runs: Runs) -> Iterator[tuple[str, RunFolder]]:
                 yield str(label), _folder(run)
         return
     folders = [_folder(run) for run in runs]
-    differing = differing_settings(folders)
+    differing = _without_implied(differing_settings(folders))
     shown = _short_names(differing)
     for i, run in enumerate(folders):
         values = {shown[name]: row[i] for name, row in differing.items() if row[i] is not None}
         yield _label(values) or _plain_label(run, alone=len(folders) == 1), run
+
+
+def _without_implied(differing: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Leave out options that come with a policy, where the policy's name tells the runs apart."""
+    kept = dict(differing)
+    for name, values in differing.items():
+        slot, _, option = name.partition(".")
+        policies = differing.get(f"{slot}.name")
+        if slot not in POLICY_SLOTS or option == "name" or policies is None:
+            continue
+        having = {p for p, value in zip(policies, values, strict=True) if value is not None}
+        lacking = {p for p, value in zip(policies, values, strict=True) if value is None}
+        without = {own: row for own, row in kept.items() if own != name}
+        if lacking and not having & lacking and _distinct(without) == _distinct(kept):
+            kept = without
+    return kept
+
+
+def _distinct(differing: dict[str, list[Any]]) -> int:
+    return len({str(row) for row in zip(*differing.values(), strict=True)})
 
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
@@ -146,14 +170,65 @@ def compare(
     ]
 
 
+def compare_each(
+    runs: Runs, baseline: str | None = None, *, without: Collection[str] = ()
+) -> tuple[list[Verdict], list[str]]:
+    """Verdicts of all labels that can be compared to the baseline, and why others cannot."""
+    groups = group_runs(runs)
+    if not groups:
+        raise RunError("there are no runs to compare", remedy="give run folders")
+    baseline = choose_baseline(groups, baseline)
+    verdicts, refusals = [], {}
+    for label in groups:
+        if label == baseline:
+            continue
+        pair = {name: groups[name] for name in (baseline, label)}
+        try:
+            verdicts += compare(pair, baseline, without=without)
+        except WorkbenchError as error:
+            refusals[str(error)] = None
+    return verdicts, list(refusals)
+
+
+def by_domain(verdicts: Iterable[Verdict]) -> dict[str, dict[str, Verdict]]:
+    """Label -> domain -> verdict, of what `compare` gave; what is over all domains is left out."""
+    found: dict[str, dict[str, Verdict]] = {}
+    label = ""
+    for verdict in verdicts:
+        # A label's own verdict comes first, those on its domains after it.
+        if found and verdict.name.startswith(f"{label} on "):
+            found[label][verdict.name.removeprefix(f"{label} on ")] = verdict
+        else:
+            label = verdict.name
+            found[label] = {}
+    return found
+
+
+def runs_at(*patterns: str | Path) -> list[RunFolder]:
+    """All runs at or below the paths that match any pattern, such as `out/*/cells`, by path.
+
+    Raises:
+        RunError: none, or one that cannot be opened.
+    """
+    paths = sorted(path for pattern in patterns for path in glob(str(pattern), recursive=True))
+    found = {run.path.resolve(): run for path in paths for run in find_runs(path)}
+    if not found:
+        raise RunError(
+            f"no run at {', '.join(map(str, patterns))}", remedy="train some, or correct the path"
+        )
+    return list(found.values())
+
+
 def _folder(run: AnyRun) -> RunFolder:
     return run if isinstance(run, RunFolder) else run.folder
 
 
 def _label(values: dict[str, Any]) -> str:
+    """The values in words; plain policies go unsaid beside anything else."""
+    told = {name: value for name, value in values.items() if _PLAIN.get(name) != value}
+    told = told or dict(list(values.items())[-1:])
     return ", ".join(
-        str(value) if name.endswith(".name") else f"{name}={value}"
-        for name, value in values.items()
+        str(value) if name.endswith(".name") else f"{name}={value}" for name, value in told.items()
     )
 
 
@@ -236,6 +311,21 @@ def check_comparable(one: RunFolder, other: RunFolder) -> None:
         RunError: another text, tokenizer, evaluation, batch or length, not finished, or never
             evaluated; names the runs.
     """
+    check_same_measure(one, other)
+    steps = [final_held_out(run)["step"] for run in (one, other)]
+    if steps[0] != steps[1]:
+        raise RunError(
+            f"{one.path} was last evaluated at step {steps[0]}, {other.path} at {steps[1]}",
+            remedy="compare runs of the same length",
+        )
+
+
+def check_same_measure(one: RunFolder, other: RunFolder) -> None:
+    """Whether held-out losses of two runs are of the same rows and in the same units.
+
+    Raises:
+        RunError: another text, tokenizer, evaluation or batch; names the runs.
+    """
     both = f"{one.path} and {other.path}"
     hashes = [run.environment.get("content_hash") for run in (one, other)]
     if hashes[0] != hashes[1]:
@@ -255,10 +345,4 @@ def check_comparable(one: RunFolder, other: RunFolder) -> None:
         raise RunError(
             f"{both} used different prepared rows: {rows[0]} and {rows[1]}",
             remedy="train both again from one preparation",
-        )
-    steps = [final_held_out(run)["step"] for run in (one, other)]
-    if steps[0] != steps[1]:
-        raise RunError(
-            f"{one.path} was last evaluated at step {steps[0]}, {other.path} at {steps[1]}",
-            remedy="compare runs of the same length",
         )

@@ -15,14 +15,14 @@ from workbench.batch import page
 from workbench.batch.comparison import (
     Groups,
     choose_baseline,
-    compare,
+    compare_each,
     differing_settings,
     flatten,
     group_runs,
     live_changes,
 )
 from workbench.batch.notebook import Progress
-from workbench.core import RunError, WorkbenchError
+from workbench.core import RunError
 
 if TYPE_CHECKING:
     from workbench.batch.comparison import Runs
@@ -110,7 +110,7 @@ def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) ->
     if given is None:
         if len(groups) < 2:
             return [page.paragraph("One setting only: nothing to compare it to.")]
-        given, refusals = _compare_each(groups, baseline)
+        given, refusals = compare_each(groups, baseline)
     else:
         refusals = []
     refused = [page.paragraph(f"No verdict: {refusal}") for refusal in refusals]
@@ -126,19 +126,6 @@ def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) ->
         page.table([_verdict_row(verdict) for verdict in given], caption="The same in numbers"),
         page.paragraph(note, quiet=True),
     ]
-
-
-def _compare_each(groups: Groups, baseline: str) -> tuple[list[Verdict], list[str]]:
-    """Verdicts of all labels that can be compared to the baseline, and why others cannot."""
-    verdicts, refusals = [], {}
-    for label in groups:
-        if label == baseline:
-            continue
-        try:
-            verdicts += compare({name: groups[name] for name in (baseline, label)}, baseline)
-        except WorkbenchError as error:
-            refusals[str(error)] = None
-    return verdicts, list(refusals)
 
 
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:

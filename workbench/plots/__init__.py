@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workbench.plots.clusters import arms, cluster_map
+    from workbench.plots.comparison import costs, domain_verdicts, held_out_by_seconds
     from workbench.plots.curves import ess, held_out, loss, throughput, weight_share
     from workbench.plots.display import bundle, fragment, html, show
     from workbench.plots.influence import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "clusters": ("arms", "cluster_map"),
+    "comparison": ("costs", "domain_verdicts", "held_out_by_seconds"),
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
     "influence": ("control_scores", "damping_slider", "inverse_cosines", "lds", "score_scatter"),
@@ -78,13 +80,16 @@ __all__ = [
     "cluster_map",
     "control_scores",
     "corpus",
+    "costs",
     "damping_slider",
+    "domain_verdicts",
     "energies",
     "entropy",
     "ess",
     "fragment",
     "gram",
     "held_out",
+    "held_out_by_seconds",
     "html",
     "implied_mixture",
     "inverse_cosines",

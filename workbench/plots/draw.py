@@ -43,12 +43,16 @@ class Panel:
         digits: int = 3,
         markers: bool = False,
         in_legend: bool = True,
+        x: str = "step %{x:,}",
     ) -> None:
-        """A curve, and behind it the band from the lowest to the highest run."""
+        """A curve, and behind it the band from the lowest to the highest run.
+
+        x: how the hover text tells where a point is.
+        """
         if line.runs > 1:
             self._band(line, style, label)
         kept = thin(line.x_S, line.y_S)
-        told = f"{safe(label)}<br>step %{{x:,}}<br>%{{y:,.{digits}f}} {unit}"
+        told = f"{safe(label)}<br>{x}<br>%{{y:,.{digits}f}} {unit}"
         name = safe(label)
         if line.runs > 1:
             told += (

@@ -226,13 +226,14 @@ class _Drawing:
 
     def _heatmap(self, axes: Any, trace: Any) -> None:
         colours = _colours(trace.colorscale)
-        z, names = trace.z, [_plain(name) for name in trace.y]
-        axes.imshow(z, cmap=colours, vmin=trace.zmin, vmax=trace.zmax, aspect="auto")
-        axes.set_xticks(range(len(names)), [_plain(name) for name in trace.x], rotation=20)
-        axes.set_yticks(range(len(names)), names)
-        for row, values in enumerate(z):
+        across, down = ([_plain(name) for name in names] for names in (trace.x, trace.y))
+        axes.imshow(trace.z, cmap=colours, vmin=trace.zmin, vmax=trace.zmax, aspect="auto")
+        axes.set_xticks(range(len(across)), across, rotation=20)
+        axes.set_yticks(range(len(down)), down)
+        for row, values in enumerate(trace.z):
             for column, value in enumerate(values):
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="#333333")
+                told = f"{value:.2f}" if trace.text is None else _plain(trace.text[row][column])
+                axes.text(column, row, told, ha="center", va="center", color="#333333")
 
     def _bar(self, axes: Any, trace: Any) -> None:
         names, values = [_plain(name) for name in trace.y], _list(trace.x)

@@ -43,12 +43,12 @@ class VerdictLike(Protocol):
     def unit(self) -> str: ...
 
 
-def verdicts(items: Sequence[VerdictLike]) -> go.Figure:
+def verdicts(items: Sequence[VerdictLike], title: str = "Verdicts") -> go.Figure:
     """Difference to the baseline with its interval, one line a comparison."""
     items = list(items)
     unit = items[0].unit if items else ""
     height = 130 + 44 * max(1, len(items))
-    figure = blank("Verdicts", x=f"difference to the baseline ({unit})", height=height)
+    figure = blank(title, x=f"difference to the baseline ({unit})", height=height)
     if not items:
         return say_nothing_yet(figure, "nothing compared yet")
     names = [f"{safe(v.name)} against {safe(v.baseline_name)}" for v in items]
