@@ -9,7 +9,7 @@ LEDGER = "select * from ledger order by step, sample_id, loss"
 
 def record(run):
     """Per-step events without wall-clock, and the ledger."""
-    clock = {"time", "seconds"}
+    clock = {"time", "seconds", "policy_seconds"}
     events = [
         {key: value for key, value in event.items() if key not in clock}
         for kind in ("step", "held_out")

@@ -20,7 +20,7 @@ from workbench.core import RunError
 from workbench.data import PreparedCorpus
 from workbench.tracking import RunFolder
 from workbench.tracking.branch import branch
-from workbench.training.loop import check_change, plain_changes
+from workbench.training.changes import check_change, plain_changes
 
 _NOT_OF_A_NAME = re.compile(r"[^\w.=-]+")
 

@@ -17,22 +17,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from workbench.config import Part, RunConfig
 from workbench.core import (
     Batch,
-    ConfigError,
     Mixture,
     NumericsError,
     StepOutcome,
     WorkbenchError,
 )
-from workbench.data import PreparedCorpus
 from workbench.evaluation import held_out_loss
 from workbench.tracking import RunFolder
 from workbench.tracking.interplay import Interplay
 from workbench.training import checkpoint
+from workbench.training.changes import check_change, plain_changes
 from workbench.training.checks import check_fits
 from workbench.training.controls import Controls
+from workbench.training.cost import StepClock, StepCost, counted
 from workbench.training.record import REMEDY, Recorder, plain
 from workbench.training.state import TrainState
 from workbench.training.step import NonFiniteStep, Stepped, train_step
@@ -42,17 +41,6 @@ POOL_USED_UP = (
     "every row of the pool was chosen once, or repeats one that was, so the last choice stays; train "
     "fewer steps, select less often, or give the corpus more text (max_domain_mb)"
 )
-LIVE_PARTS = ("selector", "selection", "mixer", "reweighter", "optimizer")
-LIVE_TRAINING_FIELDS = (
-    "total_steps",
-    "record_every_steps",
-    "ledger_every_steps",
-    "checkpoint_every_steps",
-    "keep_checkpoints",
-    "evaluate_every_steps",
-)
-
-
 SELECTING_EVERY_SECONDS = 0.5
 """Least time between two events of the same stage of a selection."""
 
@@ -94,6 +82,7 @@ class Loop:
         self._warned: set[str] = set()
         rows_K = state.corpus.rows_K
         shares = zip(state.corpus.domains, (rows_K / rows_K.sum()).tolist(), strict=True)
+        self._cost = StepCost(state)
         self._interplay, self._undone = Interplay(dict(shares)), {}
         for event in folder.events():
             self._follow_interplay(event)
@@ -120,21 +109,25 @@ class Loop:
 
     def _step(self) -> None:
         state, training = self.state, self.state.config.training
-        began = time.perf_counter()
-        mixture = state.mixer.propose(state.step)
+        clock = StepClock()
+        with clock.policy():
+            mixture, needs = state.mixer.propose(state.step), state.mixer.needs
+        flops = self._cost.step(needs)
         state.sampler.set_mixture(mixture)
         batch = state.sampler.draw(state.step)
         try:
             stepped = train_step(state, batch)
         except NonFiniteStep as error:
-            self._record(error.stepped, batch, mixture, began, {})
+            self._record(error.stepped, batch, mixture, {**clock.read(), **flops}, {})
             self._flush()
             raise
-        state.mixer.observe(stepped.outcome)
+        with clock.policy():
+            state.mixer.observe(stepped.outcome)
         for callback in self.callbacks:
             callback.on_step(stepped.outcome)
         state.step += 1
-        self._record(stepped, batch, mixture, began, state.mixer.diagnostics())
+        diagnostics = state.mixer.diagnostics()
+        self._record(stepped, batch, mixture, {**clock.read(), **flops}, diagnostics)
         if state.step % training.record_every_steps == 0:
             self._flush()
             self._warn_while(self._worries())
@@ -146,14 +139,13 @@ class Loop:
         stepped: Stepped,
         batch: Batch,
         mixture: Mixture,
-        began: float,
+        cost: Mapping[str, float],
         diagnostics: Mapping[str, Any],
     ) -> None:
         state, supply = self.state, self.state.sampler.supply
-        seconds = time.perf_counter() - began
         steps_left = state.config.training.total_steps - stepped.outcome.step - 1
         choice = state.selecting.choice if state.selecting else None
-        self.recorder.add(stepped, batch, mixture, supply, seconds, diagnostics, steps_left, choice)
+        self.recorder.add(stepped, batch, mixture, supply, cost, diagnostics, steps_left, choice)
 
     def _worries(self) -> list[str]:
         """What holds now and a user should know: of the mixer, and of text that is used up."""
@@ -206,12 +198,14 @@ class Loop:
             self._warn(selecting.notes())
         told: dict[str, float] = {}
         selecting.relay.to = lambda event: self._watch(event, told)
-        choice = selecting.choose(state.step, state.model)
+        with counted() as operations:
+            choice = selecting.choose(state.step, state.model)
         self._warn([selecting.shortfall] if selecting.shortfall else [])
         if choice is None:
             return False
         state.offer(choice)
         assert selecting.record is not None and selecting.tables is not None
+        selecting.record["flops"] = operations.total
         self.folder.write_selection(state.step, selecting.tables, selecting.record)
         self._emit("selected", **plain(selecting.record))
         self._saved_step = None
@@ -247,8 +241,8 @@ class Loop:
             precision=training.precision,
         )
         mean = sum(losses.values()) / len(losses)
-        seconds = time.perf_counter() - began
-        self._emit("held_out", losses=losses, mean_nats=mean, seconds=seconds)
+        seconds, flops = time.perf_counter() - began, self._cost.evaluate
+        self._emit("held_out", losses=losses, mean_nats=mean, seconds=seconds, flops=flops)
 
     def _checkpoint(self) -> None:
         # The record up to this step is on disk before the checkpoint that continues from it.
@@ -359,32 +353,3 @@ def exhausted(domains: Sequence[str], epochs_K: np.ndarray, *, chosen: bool = Fa
 def _times(epochs: float) -> str:
     count = 2 ** int(np.log2(epochs))
     return "once" if count == 1 else f"{count} times"
-
-
-def plain_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes as JSON types: a policy may be given as an object."""
-    return {
-        name: value.model_dump(mode="json") if isinstance(value, Part) else value
-        for name, value in changes.items()
-    }
-
-
-def check_change(config: RunConfig, changes: dict[str, Any], corpus: PreparedCorpus) -> RunConfig:
-    """The config with `changes`, all of which a running loop can take over.
-
-    Raises:
-        WorkbenchError: unknown name or value, a setting that only a new run can have, or policies
-            that do not fit the rows and the batch.
-    """
-    changed = config.change(**changes)
-    live = {f"training.{name}" for name in LIVE_TRAINING_FIELDS}
-    for difference in checkpoint.differences(config.to_dict(), changed.to_dict()):
-        name = difference.split(":")[0]
-        if name.split(".")[0] in LIVE_PARTS or name in live:
-            continue
-        raise ConfigError(
-            f"'{name}' cannot change during a run",
-            remedy=f"start a new run; changeable: {', '.join((*LIVE_PARTS, *sorted(live)))}",
-        )
-    check_fits(changed, corpus)
-    return changed

@@ -31,7 +31,7 @@ class _Waiting:
     batch: Batch
     mixture: Mixture
     supply: Supply
-    seconds: float
+    cost: Mapping[str, float]
     diagnostics: Mapping[str, Any]
     steps_left: int
     choice: Choice | None
@@ -52,13 +52,13 @@ class Recorder:
         batch: Batch,
         mixture: Mixture,
         supply: Supply,
-        seconds: float,
+        cost: Mapping[str, float],
         diagnostics: Mapping[str, Any],
         steps_left: int,
         choice: Choice | None = None,
     ) -> None:
-        """Keep a finished step, with the mixer's own diagnostics of it, until `flush`."""
-        entry = _Waiting(stepped, batch, mixture, supply, seconds, diagnostics, steps_left, choice)
+        """Keep a finished step, its cost, and the mixer's own diagnostics of it, until `flush`."""
+        entry = _Waiting(stepped, batch, mixture, supply, cost, diagnostics, steps_left, choice)
         self._waiting.append(entry)
 
     @property
@@ -181,7 +181,7 @@ def _step_event(
         "lr": entry.stepped.learning_rate,
         "grad_norm": float(grad_norm),
         "tokens": int((entry.batch.labels_BT != IGNORE_INDEX).sum()),
-        "seconds": entry.seconds,
+        **entry.cost,
         "ess_fraction": float(weight.sum() ** 2 / squares / rows) if squares > 0 else 0.0,
         "max_weight": float(weight.max(initial=0.0)),
         "weight_loss_correlation": _correlation(weight, loss),

@@ -26,11 +26,12 @@ from workbench.core import RunError
 from workbench.data import PreparedCorpus, prepare
 from workbench.tracking import Ledger, RunFolder
 from workbench.training import checkpoint
+from workbench.training.changes import check_change
 from workbench.training.checks import check_fits, check_policies
 from workbench.training.controls import Controls
 from workbench.training.device import environment, keep_freed_memory, resolve
 from workbench.training.fork import fork
-from workbench.training.loop import Callback, Loop, check_change
+from workbench.training.loop import Callback, Loop
 from workbench.training.rows import prepared_before
 from workbench.training.state import TrainState, build_state
 

@@ -5,27 +5,62 @@ folder.write_summary(summarise(folder, "finished"))
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from workbench.tracking import RunFolder
 
 
 def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
-    """The run in a few numbers, derived from its events."""
+    """Steps, tokens, losses and what was computed, by phase."""
     steps, held_out = folder.events("step"), folder.events("held_out")
-    busy_seconds = sum(event["seconds"] for event in steps)
-    tokens = sum(event["tokens"] for event in steps)
+    busy_seconds = _sum(steps, "seconds")
+    tokens = int(_sum(steps, "tokens"))
     last = held_out[-1] if held_out else {}
     return {
         "outcome": outcome,
         "steps": len(steps),
         "tokens": tokens,
         "train_seconds": busy_seconds,
-        "select_seconds": sum(event["seconds"] for event in folder.events("selected")),
-        "evaluate_seconds": sum(event.get("seconds", 0.0) for event in held_out),
+        "select_seconds": _sum(folder.events("selected"), "seconds"),
+        "evaluate_seconds": _sum(held_out, "seconds"),
         "tokens_per_second": tokens / busy_seconds if busy_seconds else None,
+        "compute": compute_by_phase(folder),
         "final_loss": steps[-1]["loss"] if steps else None,
         "epochs": steps[-1]["epochs"] if steps else None,
         "held_out": last.get("losses"),
         "held_out_mean_nats": last.get("mean_nats"),
     }
+
+
+def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
+    """Seconds and floating-point operations of each phase, and their total.
+
+    Phases are those of `training.cost`.  A step is measured as a whole: what of its seconds is
+    `train` and what `probe` follows their operations.  The policy's own operations, those of
+    networks of a few thousand weights, are not counted, its seconds are.
+    """
+    steps, chosen = folder.events("step"), folder.events("selected")
+    train_flops, probe_flops = _sum(steps, "flops"), _sum(steps, "probe_flops")
+    policy_seconds = _sum(steps, "policy_seconds")
+    step_seconds = _sum(steps, "seconds") - policy_seconds
+    probed = probe_flops / (train_flops + probe_flops) if probe_flops else 0.0
+    held_out = folder.events("held_out")
+    phases = {
+        "train": (step_seconds * (1 - probed), train_flops),
+        "probe": (step_seconds * probed, probe_flops),
+        "influence": (_sum(chosen, "seconds"), _sum(chosen, "flops")),
+        "policy": (policy_seconds, 0.0),
+        "evaluate": (_sum(held_out, "seconds"), _sum(held_out, "flops")),
+    }
+    compute = {
+        name: {"seconds": seconds, "flops": flops} for name, (seconds, flops) in phases.items()
+    }
+    compute["total"] = {
+        unit: sum(phase[unit] for phase in compute.values()) for unit in ("seconds", "flops")
+    }
+    return compute
+
+
+def _sum(events: Iterable[Mapping[str, Any]], field: str) -> float:
+    return float(sum(event.get(field, 0.0) for event in events))

@@ -1,0 +1,78 @@
+"""Operations counted from shapes are those that torch dispatches; phases add up."""
+
+import pytest
+import torch
+
+from workbench.config import Policy
+from workbench.training import train
+from workbench.training.cost import StepCost, counted
+from workbench.training.state import build_state
+from workbench.training.step import train_step
+
+
+def dispatched(state, needs):
+    """Operations of one step, as torch dispatches them."""
+    assert state.mixer.needs == needs
+    state.sampler.set_mixture(state.mixer.propose(0))
+    batch = state.sampler.draw(0)
+    with counted() as found:
+        train_step(state, batch)
+    return found.total
+
+
+@pytest.fixture
+def state_of(nano_config, nano_corpus):
+    def build(mixer):
+        return build_state(nano_config.replace(mixer=mixer), nano_corpus)
+
+    return build
+
+
+def test_a_step_costs_what_its_shapes_say(state_of):
+    state = state_of("static")
+    cost = StepCost(state)
+    # The formula counts weights of norms too, and the backward pass of the first layer's input.
+    assert dispatched(state, frozenset()) == pytest.approx(cost.train, rel=0.01)
+    assert cost.probe(frozenset()) == 0
+
+
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        Policy("alignment", tracked_layers=1),
+        Policy("alignment", tracked_layers=1, projection_width=8),
+        Policy("pike", tracked_layers=1),
+    ],
+    ids=["exact", "projected", "row norms"],
+)
+def test_a_probe_costs_what_its_shapes_say(state_of, mixer):
+    plain, state = state_of("static"), state_of(mixer)
+    extra = dispatched(state, state.mixer.needs) - dispatched(plain, frozenset())
+    assert extra == pytest.approx(StepCost(state).probe(state.mixer.needs), rel=0.01)
+    assert extra > 0
+
+
+def test_one_third_of_a_step_is_its_forward_pass(state_of):
+    state = state_of("static")
+    rows = torch.from_numpy(state.corpus.held_out("clean_prose", 4))
+    with counted() as found, torch.inference_mode():
+        state.model(rows[:, :-1], rows[:, 1:])
+    per_row = StepCost(state).evaluate / (4 * len(state.corpus.domains))
+    assert found.total == pytest.approx(len(rows) * per_row, rel=0.01)
+
+
+def test_phases_of_a_run_add_up(nano_config, cache_dir, tmp_path):
+    config = nano_config.change(total_steps=8, evaluate_every_steps=4).replace(
+        selector=Policy("quad", clusters=6, trust="off", factor_rows=16),
+        selection={"share": 0.2, "reference_rows": 12},
+        mixer=Policy("alignment", tracked_layers=1),
+    )
+    run = train(config, tmp_path, cache_dir=cache_dir)
+    compute = run.summary()["compute"]
+    phases = ["train", "probe", "influence", "policy", "evaluate"]
+    assert list(compute) == [*phases, "total"]
+    for unit in ("seconds", "flops"):
+        assert compute["total"][unit] == pytest.approx(sum(compute[p][unit] for p in phases))
+    assert all(compute[phase]["seconds"] > 0 for phase in phases)
+    assert compute["influence"]["flops"] > compute["train"]["flops"] > compute["probe"]["flops"] > 0
+    assert compute["evaluate"]["flops"] == 3 * run.events("held_out")[0]["flops"]
