@@ -11,7 +11,7 @@ from workbench.core import MIXERS, ConfigError, MixingTask
 from workbench.data import prepare
 from workbench.mixing.regmix import best_mixture
 from workbench.mixing.surrogate import fit_surrogate
-from workbench.training import train
+from workbench.training import open_run, train
 from workbench.training.loop import Loop
 
 
@@ -25,10 +25,8 @@ def small(nano_config, cache_dir, monkeypatch):
 def test_a_job_finds_a_mixture_that_a_static_run_takes(small, tmp_path, method):
     said = []
     options = {"runs": 4} if method == "regmix" else {}
-    if method == "doge":
-        small = small.change(
-            **{"model.overrides": {**small.model.overrides, "num_hidden_layers": 3}}
-        )
+    if method == "doge":  # the model has fewer layers than doge tracks by default
+        small = small.replace(mixer=Policy("doge", tracked_layers=1, floor=0.1))
     path = find_mixture(small, tmp_path, method=method, say=said.append, **options)
     found = json.loads(path.read_text())
     assert found["method"] == method and sum(found["mixture"].values()) == pytest.approx(
@@ -36,6 +34,8 @@ def test_a_job_finds_a_mixture_that_a_static_run_takes(small, tmp_path, method):
     )
     run = train(small.replace(name="last", mixer=Policy("static", mixture=str(path))), tmp_path)
     used = run.events("step")[0]["mixture"]
+    if method == "doge":
+        assert open_run(tmp_path / "proxy").config.mixer.options["floor"] == 0.1
     assert used == pytest.approx(found["mixture"], abs=1e-4)
     assert any(method in line for line in said)
     if method == "regmix":

@@ -40,7 +40,8 @@ def find_mixture(
     """Look for a mixture of the corpus' domains.
 
     Args:
-        config: of the small runs; their mixers are replaced.
+        config: of the small runs; their mixers are replaced, but options of a mixer `doge` or
+            `doremi` hold for the proxy of that method.
         method: `doremi`: a reference run at the natural mixture, then a proxy run against it;
             `doge`: one proxy run; `regmix`: `runs` runs at random mixtures, then a regression.
         without: domains whose held-out loss `regmix` does not count; the others take none.
@@ -54,7 +55,7 @@ def find_mixture(
     """
     methods: dict[str, Callable[[], dict[str, Any]]] = {
         "doremi": lambda: _doremi(config, Path(out_dir), say),
-        "doge": lambda: _averaged(_train(config, out_dir, "proxy", Policy("doge"), say)),
+        "doge": lambda: _averaged(_train(config, out_dir, "proxy", _proxy(config, "doge"), say)),
         "regmix": lambda: _regmix(config, Path(out_dir), runs, without, say),
     }
     if method not in methods:
@@ -79,10 +80,15 @@ def _train(config: RunConfig, out_dir: str | Path, name: str, mixer: Policy, say
     return train_study(study, out_dir, say=say)[name][0]
 
 
+def _proxy(config: RunConfig, method: str, **options: Any) -> Policy:
+    own = config.mixer.options if config.mixer.name == method else {}
+    return Policy(method, **{**own, **options})
+
+
 def _doremi(config: RunConfig, out_dir: Path, say: Say) -> dict[str, Any]:
     natural = Policy("static", mixture="natural")
     reference = _train(config, out_dir, "reference", natural, say)
-    proxy = Policy("doremi", reference=str(reference.path))
+    proxy = _proxy(config, "doremi", reference=str(reference.path))
     return _averaged(_train(config, out_dir, "proxy", proxy, say))
 
 
