@@ -40,14 +40,19 @@ def test_ranks_give_the_gradient_of_one_process(ranks, nano_config, nano_corpus,
         torch.testing.assert_close(ours["gradient"], single["gradient"], atol=1e-6, rtol=1e-4)
 
 
+def relative_difference(found, expected):
+    """The largest difference over the largest entry: entries near 0 are sums that cancel."""
+    return (found - expected).abs().max() / expected.abs().max()
+
+
 @pytest.mark.parametrize("case", SIGNALS)
 def test_ranks_give_the_mixer_the_signals_of_one_process(ranks, nano_config, nano_corpus, case):
     single = signals(nano_config, nano_corpus, *SIGNALS[case])
     assert single["gram"].abs().max() > 1e-3
     for stored in ranks:
         ours = stored["signals"][case]
-        torch.testing.assert_close(ours["gram"], single["gram"], atol=1e-6, rtol=1e-4)
-        torch.testing.assert_close(ours["rows"], single["rows"], atol=1e-6, rtol=1e-4)
+        for kind in ("gram", "rows"):
+            assert relative_difference(ours[kind], single[kind]) < 1e-6
 
 
 def test_ranks_choose_the_rows_of_one_process(ranks, nano_config, nano_corpus, tmp_path):

@@ -98,6 +98,11 @@ def truth(config, corpus, reweighter="uniform"):
     return (mean_KN @ mean_KN.T).numpy(), count_K, square_K / np.maximum(count_K, 1)
 
 
+def relative_difference(found, expected):
+    """The largest difference over the largest entry: entries near 0 are sums that cancel."""
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
 CASES = [
     (None, "uniform"),
     (2, "uniform"),
@@ -114,8 +119,8 @@ def test_signals_are_those_of_the_whole_step(nano_config, nano_corpus, size, rew
     found = outcome.signals[Signal.DOMAIN_GRADIENTS]
     assert isinstance(found, DomainGradients) and found.sampling_error == 0
     assert found.count_K.tolist() == count_K.tolist() and (count_K == 0).any()
-    np.testing.assert_allclose(found.gram_KK, gram_KK, atol=1e-6, rtol=1e-4)
-    np.testing.assert_allclose(outcome.signals[Signal.ROW_GRADIENTS], square_K, rtol=1e-4)
+    assert relative_difference(found.gram_KK, gram_KK) < 1e-6
+    assert relative_difference(outcome.signals[Signal.ROW_GRADIENTS], square_K) < 1e-6
 
 
 def test_streamed_weights_are_put_right_in_the_signals_too(nano_config, nano_corpus):
@@ -129,8 +134,8 @@ def test_streamed_weights_are_put_right_in_the_signals_too(nano_config, nano_cor
     assert second.weight_B.std() > 0.05 and first.weight_B.std() < 1e-6
     gram_KK, _, square_K = truth(nano_config, nano_corpus, Policy("linupper"))
     found = second.signals[Signal.DOMAIN_GRADIENTS].gram_KK
-    np.testing.assert_allclose(found, gram_KK, atol=1e-6, rtol=1e-3)
-    np.testing.assert_allclose(second.signals[Signal.ROW_GRADIENTS], square_K, rtol=1e-4)
+    assert relative_difference(found, gram_KK) < 1e-6
+    assert relative_difference(second.signals[Signal.ROW_GRADIENTS], square_K) < 1e-6
 
 
 def test_norms_are_of_the_weights_after_the_update_and_of_their_change(nano_config, nano_corpus):
