@@ -93,7 +93,10 @@ class WhatIfTwin:
 
 
 class WhatIfExplorer:
-    """The widget; displays itself.  `sliders` and `holds` have its controls by domain."""
+    """The widget; displays itself.  `sliders` and `holds` have its controls by domain.
+
+    A slider stands at the whole step nearest to its share, `readings` tell the share itself.
+    """
 
     def __init__(self, fitted: WhatIf, mixture: Mapping[str, float], out_dir: Path):
         import ipywidgets
@@ -106,6 +109,7 @@ class WhatIfExplorer:
         self._shares, self._moving = Shares(self.prediction.mixture), False
         self.sliders = {name: _slider(name, share) for name, share in self._shares.now.items()}
         self.holds = {name: _hold(name) for name in self.sliders}
+        self.readings = {name: ipywidgets.Label(layout={"width": "60px"}) for name in self.sliders}
         self.view = Intervals(chart=chart(fitted, self.prediction))
         self._trust, self._said = ipywidgets.HTML(), ipywidgets.HTML()
         self.buttons = {
@@ -113,7 +117,10 @@ class WhatIfExplorer:
             "Record and train": self._button("Record and train", self.train),
             "Score": self._button("Score", self.score),
         }
-        rows = [ipywidgets.HBox([self.sliders[name], self.holds[name]]) for name in fitted.domains]
+        rows = [
+            ipywidgets.HBox([self.sliders[name], self.readings[name], self.holds[name]])
+            for name in fitted.domains
+        ]
         wrap = ipywidgets.Layout(flex_flow="row wrap")
         self.widget = ipywidgets.VBox(
             [
@@ -178,7 +185,10 @@ class WhatIfExplorer:
 
     def _moved(self, name: str) -> Callable[[Any], None]:
         def moved(change: Any) -> None:
-            if self._moving:
+            # The browser sends a slider that was set from here back as it stands there, which is
+            # within half a step; a hand moves it further.
+            echo = abs(change["new"] - self._shares.now[name]) <= SLIDER_STEP / 2 + 1e-9
+            if self._moving or echo:
                 return
             held = {other for other, hold in self.holds.items() if hold.value}
             self._shares.move(name, change["new"], held=held)
@@ -190,7 +200,8 @@ class WhatIfExplorer:
         self._moving = True
         try:
             for name, share in self._shares.now.items():
-                self.sliders[name].value = share
+                self.sliders[name].value = round(round(share / SLIDER_STEP) * SLIDER_STEP, 9)
+                self.readings[name].value = f"{share:.1%}"
         finally:
             self._moving = False
         self.prediction = self._fitted.predict(self._shares.now)
@@ -241,10 +252,10 @@ def _slider(name: str, share: float) -> Any:
         min=0,
         max=1,
         step=SLIDER_STEP,
-        readout_format=".1%",
+        readout=False,
         description=name,
         style={"description_width": "110px"},
-        layout=ipywidgets.Layout(width="400px"),
+        layout=ipywidgets.Layout(width="350px"),
     )
 
 
