@@ -1,4 +1,4 @@
-"""One strict registry: policies by name, arguments checked against the signature.
+"""One strict registry: policies by name, arguments checked against the signature's annotations.
 
 @REWEIGHTERS.register("linupper")
 class LinUpper:
@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from workbench.core.errors import ConfigError, unknown_name
+from workbench.core.options import option_hints, problem_of
 
 
 class Registry:
@@ -61,12 +62,18 @@ class Registry:
         }
 
     def check(self, name: str, arguments: Mapping[str, Any]) -> None:
-        """Raise ConfigError unless `name` exists, takes every argument, and misses none."""
-        options = self.options(name)
-        for argument in arguments:
+        """Raise ConfigError unless `name` exists, takes every argument, and misses none.
+
+        Values are held against the annotations of the factory, see `core.options`.
+        """
+        options, hints = self.options(name), option_hints(self.get(name))
+        for argument, value in arguments.items():
             if argument not in options:
                 problem, remedy = unknown_name(f"option of {self.kind}", argument, options)
                 raise ConfigError(f"{problem} in '{name}'", remedy=remedy)
+            wrong = problem_of(argument, value, hints[argument]) if argument in hints else None
+            if wrong:
+                raise ConfigError(f"{wrong[0]} in {self.kind} '{name}'", remedy=wrong[1])
         for option, default in options.items():
             if default is inspect.Parameter.empty and option not in arguments:
                 raise ConfigError(

@@ -18,12 +18,17 @@ import numpy as np
 from workbench.core import (
     MIXERS,
     ConfigError,
+    Count,
     DomainGradients,
     MixingTask,
     Mixture,
+    Positive,
+    Share,
+    ShareBelowOne,
     Signal,
     StepOutcome,
     Tracking,
+    Whole,
     unknown_name,
 )
 from workbench.mixing.acodm.rewards import Rewards
@@ -142,12 +147,12 @@ class AlignmentDescent(Descent):
         self,
         task: MixingTask,
         *,
-        step_size: float = 0.02,
-        decay: float = 0.01,
-        tracked_layers: int = 3,
-        projection_width: int | None = None,
-        floor: float = DEFAULT_FLOOR,
-        guaranteed_rows: int = 0,
+        step_size: Positive = 0.02,
+        decay: ShareBelowOne = 0.01,
+        tracked_layers: Count = 3,
+        projection_width: Count | None = None,
+        floor: Share = DEFAULT_FLOOR,
+        guaranteed_rows: Whole = 0,
     ):
         super().__init__(
             task,
@@ -156,9 +161,6 @@ class AlignmentDescent(Descent):
             floor=floor,
             guaranteed_rows=guaranteed_rows,
         )
-        _check_positive(step_size=step_size)
-        if not 0 <= decay < 1:
-            raise ConfigError(f"decay = {decay}", remedy="give a share from 0 to below 1")
         self._step_size, self._decay = step_size, decay
         self._rewards = Rewards(len(task))
 
@@ -205,12 +207,12 @@ class Doge(Descent):
         task: MixingTask,
         *,
         target: str | None = None,
-        rate: float = 1.0,
-        regularisation: float = 50.0,
-        tracked_layers: int = 3,
-        projection_width: int | None = None,
-        floor: float = DEFAULT_FLOOR,
-        guaranteed_rows: int = 0,
+        rate: Positive = 1.0,
+        regularisation: Positive = 50.0,
+        tracked_layers: Count = 3,
+        projection_width: Count | None = None,
+        floor: Share = DEFAULT_FLOOR,
+        guaranteed_rows: Whole = 0,
     ):
         super().__init__(
             task,
@@ -219,7 +221,6 @@ class Doge(Descent):
             floor=floor,
             guaranteed_rows=guaranteed_rows,
         )
-        _check_positive(rate=rate, regularisation=regularisation)
         if target is not None and target not in task.names:
             problem, remedy = unknown_name("domain", target, task.names)
             raise ConfigError(f"{problem} as target", remedy=remedy)
@@ -260,13 +261,13 @@ class Pike(Descent):
         self,
         task: MixingTask,
         *,
-        signal: float = 1.0,
-        noise: float = 1.0,
-        period_steps: int = 10,
-        tracked_layers: int = 3,
-        projection_width: int | None = None,
-        floor: float = DEFAULT_FLOOR,
-        guaranteed_rows: int = 0,
+        signal: Positive = 1.0,
+        noise: Positive = 1.0,
+        period_steps: Count = 10,
+        tracked_layers: Count = 3,
+        projection_width: Count | None = None,
+        floor: Share = DEFAULT_FLOOR,
+        guaranteed_rows: Whole = 0,
     ):
         super().__init__(
             task,
@@ -275,7 +276,6 @@ class Pike(Descent):
             floor=floor,
             guaranteed_rows=guaranteed_rows,
         )
-        _check_positive(signal=signal, noise=noise, period_steps=period_steps)
         self._signal, self._noise, self._period_steps = signal, noise, period_steps
         self._norms_K, self._variances_K = np.zeros(len(task)), np.zeros(len(task))
         self._seen_K = np.zeros(len(task))
@@ -332,9 +332,3 @@ def gradient_moments(
     norm_K = np.maximum(square_K - variance_K / rows_K, 0)
     enough_K = count_K > 1
     return np.where(enough_K, variance_K, 0.0), np.where(enough_K, norm_K, 0.0)
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f"{name} = {value}", remedy="give a number above 0")

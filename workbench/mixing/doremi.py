@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from workbench.core import MIXERS, ConfigError, MixingTask, Signal, StepOutcome
+from workbench.core import (
+    MIXERS,
+    MixingTask,
+    Positive,
+    Share,
+    ShareBelowOne,
+    Signal,
+    StepOutcome,
+    Whole,
+)
 from workbench.mixing.descent import Descent
 from workbench.mixing.floor import DEFAULT_FLOOR
 from workbench.mixing.signals import domain_means
@@ -35,10 +44,10 @@ class DoReMi(Descent):
         task: MixingTask,
         *,
         reference: str,
-        step_size: float = 1.0,
-        smoothing: float = 1e-4,
-        floor: float = DEFAULT_FLOOR,
-        guaranteed_rows: int = 0,
+        step_size: Positive = 1.0,
+        smoothing: ShareBelowOne = 1e-4,
+        floor: Share = DEFAULT_FLOOR,
+        guaranteed_rows: Whole = 0,
     ):
         super().__init__(
             task,
@@ -47,11 +56,6 @@ class DoReMi(Descent):
             floor=floor,
             guaranteed_rows=guaranteed_rows,
         )
-        if not step_size > 0 or not 0 <= smoothing < 1:
-            raise ConfigError(
-                f"step_size = {step_size}, smoothing = {smoothing}",
-                remedy="give a step size above 0 and a smoothing from 0 to below 1",
-            )
         self.reference = str(reference)
         self.smoothing, self._step_size = smoothing, step_size
         self._excess_K = np.zeros(len(task))
