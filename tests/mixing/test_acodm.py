@@ -1,6 +1,7 @@
 """The actor-critic: what it learns from, what each published form does, and taking it elsewhere."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -434,6 +435,7 @@ def test_a_frozen_agent_repeats_itself():
         (MixingTask(("a", "b"), TASK.rows_K[:2]), {}, "domains"),
         (TASK, {"tracked_layers": 2}, "layers"),
         (TASK, {"critic": "vector"}, "critic"),
+        (TASK, {"reward": "importance"}, "reward"),
     ],
 )
 def test_an_agent_of_something_else_is_refused_with_the_remedy(tmp_path, task, options, says):
@@ -445,12 +447,72 @@ def test_an_agent_of_something_else_is_refused_with_the_remedy(tmp_path, task, o
 
 def test_a_file_that_is_no_agent_is_refused(tmp_path):
     with pytest.raises(PolicyError, match="does not exist"):
-        MIXERS.build("acodm", TASK, agent=str(tmp_path / "none.pt"))
+        MIXERS.build("acodm", TASK, agent=str(tmp_path / "none.pt"), mode="frozen")
     (tmp_path / "bad.pt").write_bytes(b"nothing")
     torch.save({"other": 1}, tmp_path / "other.pt")
-    for name in ("bad.pt", "other.pt"):
+    older = MIXERS.build("acodm", TASK).agent_state()
+    del older["layers"]
+    torch.save(older, tmp_path / "older.pt")
+    for name in ("bad.pt", "other.pt", "older.pt"):
         with pytest.raises(PolicyError, match="is no agent"):
-            MIXERS.build("acodm", TASK, agent=str(tmp_path / name))
+            MIXERS.build("acodm", TASK, agent=str(tmp_path / name), mode="frozen")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mode": "frozen"}, "mode='frozen' has no agent"),
+        ({"mode": "continue"}, "mode='continue' has no agent"),
+        ({"agent": "runs/proxy"}, "mode='learn' starts from none"),
+        ({"agent": "runs/proxy", "mode": "untrained"}, "mode='untrained' starts from none"),
+        ({"critic": "vectr"}, "did you mean 'vector'"),
+        ({"state": "offical"}, "did you mean 'official'"),
+        ({"actor_step": "foo"}, "'own', 'critics'"),
+        ({"discount": 5}, "from 0 to 1"),
+        ({"soft_update_rate": 7}, "above 0 to 1"),
+        ({"updates_per_step": -1}, "at least 1"),
+        ({"warmup_steps": 1.5}, "a whole number"),
+    ],
+)
+def test_options_that_would_be_ignored_or_mean_something_else_are_refused(options, says):
+    with pytest.raises(ConfigError, match=says):
+        MIXERS.build("acodm", TASK, **options)
+
+
+def test_a_frozen_agent_says_nothing_of_the_rewards_of_another_run(tmp_path):
+    proxy = MIXERS.build("acodm", TASK, warmup_steps=5, batch_size=4)
+    noise = np.random.default_rng(0)
+    for step in range(40):
+        proxy.propose(step)
+        proxy.observe(outcome(step, noise.normal(size=(3, 4))))
+    assert any("below its noise" in message for message in proxy.warnings())
+    torch.save(proxy.agent_state(), tmp_path / "agent.pt")
+    for mixer in (
+        MIXERS.build("acodm", TASK, agent=str(tmp_path), mode="frozen"),
+        MIXERS.build("frozen_random", TASK),
+    ):
+        drive(mixer, 30)
+        assert mixer.diagnostics().keys() == {"phase", "entropy"}
+        assert not any("reward" in message for message in mixer.warnings())
+
+
+def test_an_agent_takes_the_depths_of_its_layers_along(tmp_path):
+    proxy = MIXERS.build("acodm", TASK)
+    proxy.propose(0)
+    shown = outcome(0)
+    norms = TrackedNorms(np.ones(3), np.ones(3), (0.5, 0.75, 1.0))
+    proxy.observe(replace(shown, signals={**shown.signals, Signal.TRACKED_NORMS: norms}))
+    torch.save(proxy.agent_state(), tmp_path / "agent.pt")
+    target = MIXERS.build("acodm", TASK, agent=str(tmp_path), mode="frozen")
+    assert target.tracking.depths == (0.5, 0.75, 1.0) and proxy.tracking.depths is None
+
+
+def test_norms_of_another_number_of_layers_name_the_option():
+    mixer = MIXERS.build("acodm", TASK, tracked_layers=2)
+    mixer.propose(0)
+    with pytest.raises(ConfigError, match="tracked_layers = 2") as error:
+        mixer.observe(outcome(0))
+    assert error.value.remedy == "set tracked_layers=3"
 
 
 def test_resume_is_exact_with_every_part_of_the_agent():

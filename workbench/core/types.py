@@ -143,13 +143,16 @@ class Mixture:
 class Tracking:
     """Which weights the gradient signals are of.
 
-    layers: how many linear maps, evenly over the last half of the depth: L slots.
+    layers: how many linear maps: L slots, see `models.layers`.
     projection_width: columns of the random projection of each side of a weight gradient; exact
         products when None.
+    depths: where in the model the slots lie, in (0, 1], as in the run an agent comes from; evenly
+        over the last half when None.
     """
 
     layers: int = 3
     projection_width: int | None = None
+    depths: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,10 +171,14 @@ class DomainGradients:
 
 @dataclass(frozen=True)
 class TrackedNorms:
-    """Frobenius norms of the L tracked weights after a step and of their change in it, float64."""
+    """Frobenius norms of the L tracked weights after a step and of their change in it, float64.
+
+    depth_L: where in the model they lie, in (0, 1]; None where that is not known.
+    """
 
     weight_L: np.ndarray
     change_L: np.ndarray
+    depth_L: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

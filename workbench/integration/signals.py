@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from workbench.core import DomainGradients, PolicyError, Signal, TrackedNorms, Tracking
 from workbench.kernels.domain_gradients import GradientTracker
-from workbench.models.layers import tracked_layers
+from workbench.models.layers import depths_of, tracked_layers
 
 PROVIDED = frozenset({Signal.DOMAIN_GRADIENTS, Signal.TRACKED_NORMS})
 """Signals a mixer can be given outside the loop of `workbench.train`."""
@@ -33,7 +33,8 @@ class WeightSignals:
     """
 
     def __init__(self, model: nn.Module, tracking: Tracking, domains: int, seed: int):
-        layers = tracked_layers(model, tracking.layers)
+        layers = tracked_layers(model, tracking.layers, tracking.depths)
+        self._depth_L = depths_of(model, layers)
         self._tracker = GradientTracker(
             layers, domains, projection_width=tracking.projection_width, seed=seed
         )
@@ -89,7 +90,7 @@ class WeightSignals:
             weight = torch.stack([now.norm() for now, _ in pairs])
             change = torch.stack([(now - then).norm() for now, then in pairs])
         weight_L, change_L = torch.stack([weight, change]).double().cpu().numpy()
-        return TrackedNorms(weight_L, change_L)
+        return TrackedNorms(weight_L, change_L, self._depth_L)
 
     def _require_seen(self) -> None:
         if self._seen != len(self._domain_B):

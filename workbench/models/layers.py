@@ -1,14 +1,18 @@
 """Which linear maps of a decoder the gradient signals are of.
 
-    tracked_layers(decoder, count=3)        # {"model.model.layers.3.mlp.down_proj": Linear, …}
+    layers = tracked_layers(decoder, count=3)   # {"model.model.layers.3.mlp.down_proj": Linear, …}
+    depths_of(decoder, layers)                  # (0.5, 0.75, 1.0)
 
 The last linear map of a block's MLP, as in AC-ODM (Ma et al. 2026).  Slots lie evenly over the
-last half of the depth, so that slot l of a proxy and of a deeper target are at like depths.
+last half of the blocks, or are the last blocks where that half has too few.  The depth of block i
+of n, counted from 1, is i / n: a target takes the blocks nearest to the depths of its proxy.
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -33,9 +37,13 @@ def down_projections(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [last[depth] for depth in sorted(last)]
 
 
-def tracked_layers(model: nn.Module, count: int) -> dict[str, nn.Module]:
-    """`count` down-projections, evenly over the last half of the depth, shallow ones first.
+def tracked_layers(
+    model: nn.Module, count: int, depths: Sequence[float] | None = None
+) -> dict[str, nn.Module]:
+    """`count` down-projections, shallow ones first.
 
+    Args:
+        depths: take the blocks nearest to these, all different, instead of late ones.
     Raises:
         ModelError: the model has no such layers, or fewer than `count`.
     """
@@ -50,7 +58,26 @@ def tracked_layers(model: nn.Module, count: int) -> dict[str, nn.Module]:
             f"{count} layers cannot be tracked in a model of {len(found)} blocks",
             remedy=f"set the mixer's tracked_layers to a number from 1 to {len(found)}",
         )
-    first = min(len(found) // 2, len(found) - count)
-    late = found[first:]
-    chosen = [late[(slot + 1) * len(late) // count - 1] for slot in range(count)]
-    return dict(chosen)
+    blocks = _late(len(found), count) if depths is None else _nearest(len(found), depths)
+    return dict(found[block] for block in blocks)
+
+
+def depths_of(model: nn.Module, layers: Iterable[str]) -> tuple[float, ...]:
+    """Where in the model these down-projections lie, in (0, 1]."""
+    names = [name for name, _ in down_projections(model)]
+    return tuple((names.index(name) + 1) / len(names) for name in layers)
+
+
+def _late(blocks: int, count: int) -> list[int]:
+    first = min(blocks // 2, blocks - count)
+    return [first + (slot + 1) * (blocks - first) // count - 1 for slot in range(count)]
+
+
+def _nearest(blocks: int, depths: Sequence[float]) -> list[int]:
+    """Nearest blocks, the deeper one of two, leaving room for the slots on either side."""
+    chosen = [-1]
+    for slot, depth in enumerate(depths):
+        nearest = math.floor(depth * blocks + 0.5 + 1e-9) - 1
+        most = blocks - len(depths) + slot
+        chosen.append(min(max(nearest, chosen[-1] + 1), most))
+    return chosen[1:]

@@ -30,7 +30,7 @@ from workbench.core import (
 )
 from workbench.kernels.domain_gradients import GradientTracker
 from workbench.models import Decoder
-from workbench.models.layers import tracked_layers
+from workbench.models.layers import depths_of, tracked_layers
 from workbench.training.excess import ExcessLoss
 from workbench.training.ranks import Ranks
 
@@ -59,14 +59,17 @@ class Signals:
         self.domains, self.excess = domains, excess
         self.tracker: GradientTracker | None = None
         self.weights: list[Tensor] = []
+        self.depth_L: tuple[float, ...] = ()
         check_needs(mixer)
         if not isinstance(mixer, TrackingMixer) or not mixer.needs & OF_WEIGHTS:
             return
-        layers = tracked_layers(model, mixer.tracking.layers)
+        tracking = mixer.tracking
+        layers = tracked_layers(model, tracking.layers, tracking.depths)
+        self.depth_L = depths_of(model, layers)
         self.tracker = GradientTracker(
             layers,
             domains,
-            projection_width=mixer.tracking.projection_width,
+            projection_width=tracking.projection_width,
             seed=seed,
             row_norms=Signal.ROW_GRADIENTS in mixer.needs,
         )
@@ -161,7 +164,7 @@ class StepSignals:
             pairs = zip(self._signals.weights, before, strict=True)
             change = torch.stack([(now - then).norm() for now, then in pairs])
         weight_L, change_L = torch.stack([after, change]).double().cpu().numpy()
-        self._norms = TrackedNorms(weight_L, change_L)
+        self._norms = TrackedNorms(weight_L, change_L, self._signals.depth_L)
 
     def result(
         self, domain_B: np.ndarray, valid_B: Tensor, ranks: Ranks, valid_count: Tensor

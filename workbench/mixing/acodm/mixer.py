@@ -11,6 +11,7 @@ Shapes: K domains, L tracked layers, S state.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +21,19 @@ import torch
 from workbench.core import (
     MIXERS,
     ConfigError,
+    Count,
     MixingTask,
     Mixture,
+    NotNegative,
     PolicyError,
+    Positive,
+    PositiveShare,
     RandomStreams,
+    Share,
     Signal,
     StepOutcome,
     Tracking,
+    Whole,
     stream_seed,
 )
 from workbench.mixing.acodm.agent import ActorStep, Agent, CriticForm, Scalarise, Settings
@@ -38,8 +45,11 @@ from workbench.mixing.energy import energies
 from workbench.mixing.floor import DEFAULT_FLOOR, check_floor, with_floor
 from workbench.mixing.signals import domain_losses
 
-Mode = Literal["learn", "frozen", "continue"]
+Mode = Literal["learn", "frozen", "continue", "untrained"]
 AGENT_FILE = "agent.pt"
+OWN_FIELDS = ("domains", "layers", "hidden", "critic", "reward", "state")
+LEARNED_FIELDS = ("agent", "replay", "rewards")
+"""What `AcOdm.agent_state` gives, beside the depths of the layers."""
 DIRICHLET = 2.0
 """Concentration per domain of the mixtures tried during the warm-up."""
 
@@ -64,29 +74,31 @@ class AcOdm:
         reward: `alignment`; `importance` is the paper's W/P, summed.
         critic, scalarise, actor_step: see `acodm.agent.Settings`.
         state: `paper` or `official`, see `acodm.observation`.
-        mode: `learn`; `frozen` acts as `agent` learned to; `continue` learns on from it.
+        mode: `learn`; `frozen` acts as `agent` learned to; `continue` learns on from it;
+            `untrained` acts as an actor does that never learned anything.
         agent: an agent.pt, or the folder of a run that has one.
     Raises:
-        ConfigError: an option out of range, or an agent of other domains or layers.
+        ConfigError: an agent that is missing, of no use in this mode, or of other domains, layers,
+            networks or rewards.
     """
 
     def __init__(
         self,
         task: MixingTask,
         *,
-        warmup_steps: int = 100,
+        warmup_steps: Whole = 100,
         prior: Literal["uniform", "natural"] = "uniform",
-        discount: float = 0.0,
-        entropy: float = 0.1,
-        exploration: float = 0.3,
-        batch_size: int = 32,
-        replay_size: int = 10_000,
-        updates_per_step: int = 1,
-        learning_rate: float = 1e-3,
-        soft_update_rate: float = 0.005,
-        every_steps: int = 1,
-        tracked_layers: int = 3,
-        projection_width: int | None = None,
+        discount: Share = 0.0,
+        entropy: NotNegative = 0.1,
+        exploration: NotNegative = 0.3,
+        batch_size: Count = 32,
+        replay_size: Count = 10_000,
+        updates_per_step: Count = 1,
+        learning_rate: Positive = 1e-3,
+        soft_update_rate: PositiveShare = 0.005,
+        every_steps: Count = 1,
+        tracked_layers: Count = 3,
+        projection_width: Count | None = None,
         network: Literal["small", "paper"] = "small",
         reward: Reward = "alignment",
         critic: CriticForm = "scalar",
@@ -95,21 +107,11 @@ class AcOdm:
         state: Form = "paper",
         mode: Mode = "learn",
         agent: str | Path | None = None,
-        floor: float = DEFAULT_FLOOR,
-        guaranteed_rows: int = 0,
+        floor: Share = DEFAULT_FLOOR,
+        guaranteed_rows: Whole = 0,
     ):
         check_floor(task, floor, guaranteed_rows)
-        _check_above_zero(
-            batch_size=batch_size,
-            replay_size=replay_size,
-            every_steps=every_steps,
-            tracked_layers=tracked_layers,
-            learning_rate=learning_rate,
-        )
-        _check_not_negative(warmup_steps=warmup_steps, exploration=exploration, entropy=entropy)
-        _check_choices(mode=mode, network=network, prior=prior)
-        if mode == "continue" and agent is None:
-            raise ConfigError("mode='continue' has no agent", remedy="set agent to a run's folder")
+        _check_agent(mode, agent)
         self.task, self.mode, self._guaranteed_rows = task, mode, guaranteed_rows
         self.tracking = Tracking(tracked_layers, projection_width)
         self._exploration, self._batch_size, self._floor = exploration, batch_size, floor
@@ -132,13 +134,18 @@ class AcOdm:
     def _start(self, prior_K: np.ndarray, agent: str | Path | None) -> None:
         self._prior_K = self._mixture_K = prior_K
         self._step = -1
+        self._depth_L: tuple[float, ...] | None = None
         self._logged: dict[str, Any] = {}
         if agent is not None:
             self._take_over(read_agent(agent))
 
     @property
+    def _acts_only(self) -> bool:
+        return self.mode in ("frozen", "untrained")
+
+    @property
     def needs(self) -> frozenset[Signal]:
-        if self.mode == "frozen":
+        if self._acts_only:
             return frozenset({Signal.TRACKED_NORMS})
         if self._step >= 0 and self._step % self._every_steps:
             return frozenset({Signal.TRACKED_NORMS})
@@ -155,7 +162,7 @@ class AcOdm:
             tried_K = rng.dirichlet(DIRICHLET * len(self.task) * self._prior_K)
             return with_floor(tried_K, self._floor)
         mixture_K = self.agent.act(self.view.vector_S)
-        if self.mode == "frozen" or not self._exploration:
+        if self._acts_only or not self._exploration:
             return mixture_K
         # Noise on the policy's own softmax, under the floor, which then holds again.
         inner_K = (mixture_K - self._floor / len(mixture_K)) / max(1 - self._floor, 1e-9)
@@ -168,16 +175,17 @@ class AcOdm:
         loss_K, count_K = domain_losses(outcome, len(self.task))
         before_S = self.view.vector_S
         norms = outcome.signals.get(Signal.TRACKED_NORMS)
+        self._depth_L = norms.depth_L if norms else None
         after_S = self.view.after(loss_K, count_K, norms, outcome.step)
         mixture_K = self._mixture_K
         self._logged = {"phase": self._phase(outcome.step), "entropy": _entropy(mixture_K)}
         gradients = outcome.signals.get(Signal.DOMAIN_GRADIENTS)
-        if gradients is None or self.mode == "frozen":
+        if gradients is None or self._acts_only:
             return
         reward_K = self.rewards.after(gradients, mixture_K)
-        own, interaction = energies(np.nan_to_num(gradients.gram_KK), mixture_K)
-        self._logged |= {"self_energy": own, "interaction_energy": interaction}
         if reward_K is not None:
+            own, interaction = energies(gradients.gram_KK, mixture_K)
+            self._logged |= {"self_energy": own, "interaction_energy": interaction}
             self.replay.add(before_S, mixture_K, reward_K, after_S)
             total = mixture_reward(reward_K, mixture_K, self.rewards.form)
             self._logged["total_reward"] = float(total)
@@ -194,11 +202,14 @@ class AcOdm:
         return losses
 
     def _phase(self, step: int) -> str:
-        if self.mode == "frozen":
-            return "frozen"
+        if self._acts_only:
+            return self.mode
         return "warm-up" if step < self._warmup_steps else "learning"
 
     def diagnostics(self) -> Mapping[str, Any]:
+        if self._acts_only:
+            # Rewards that came with the agent are those of another run.
+            return self._logged
         by_domain = {
             name: dict(zip(self.task.names, values.tolist(), strict=True))
             for name, values in self.rewards.per_domain().items()
@@ -206,7 +217,7 @@ class AcOdm:
         return {**self._logged, **by_domain, "dropped": self.rewards.dropped}
 
     def warnings(self) -> Sequence[str]:
-        found = list(self.rewards.warnings(self.task.names))
+        found = [] if self._acts_only else list(self.rewards.warnings(self.task.names))
         lowest = self._floor / len(self.task)
         if self._step >= self._warmup_steps and lowest > 0:
             at_floor = [
@@ -239,8 +250,10 @@ class AcOdm:
         return {
             "domains": list(self.task.names),
             "layers": self.tracking.layers,
+            "depths": self._depth_L,
             "hidden": list(self.agent.settings.hidden),
             "critic": self.agent.settings.critic,
+            "reward": self.rewards.form,
             "state": self.view.form,
             **self._learned(),
         }
@@ -264,6 +277,7 @@ class AcOdm:
             "layers": f"set tracked_layers={saved['layers']}",
             "hidden": "set network as it was for the agent",
             "critic": f"set critic='{saved['critic']}'",
+            "reward": f"set reward='{saved['reward']}'",
             "state": f"set state='{saved['state']}'",
         }
         for name, remedy in remedies.items():
@@ -272,23 +286,24 @@ class AcOdm:
                     f"the agent was trained with {name} {saved[name]}, here {name} is {own[name]}",
                     remedy=remedy,
                 )
+        self.tracking = replace(self.tracking, depths=saved["depths"])
         self._load_learned(saved)
 
 
 def direct(
     task: MixingTask,
     *,
-    warmup_steps: int = 100,
-    entropy: float = 0.1,
-    exploration: float = 0.3,
-    batch_size: int = 32,
-    updates_per_step: int = 1,
-    learning_rate: float = 1e-3,
-    every_steps: int = 1,
-    tracked_layers: int = 3,
-    projection_width: int | None = None,
-    floor: float = DEFAULT_FLOOR,
-    guaranteed_rows: int = 0,
+    warmup_steps: Whole = 100,
+    entropy: NotNegative = 0.1,
+    exploration: NotNegative = 0.3,
+    batch_size: Count = 32,
+    updates_per_step: Count = 1,
+    learning_rate: Positive = 1e-3,
+    every_steps: Count = 1,
+    tracked_layers: Count = 3,
+    projection_width: Count | None = None,
+    floor: Share = DEFAULT_FLOOR,
+    guaranteed_rows: Whole = 0,
 ) -> AcOdm:
     """Control: the actor climbs a . z of the replayed steps itself, without a critic."""
     return AcOdm(
@@ -311,14 +326,14 @@ def direct(
 def frozen_random(
     task: MixingTask,
     *,
-    tracked_layers: int = 3,
-    floor: float = DEFAULT_FLOOR,
-    guaranteed_rows: int = 0,
+    tracked_layers: Count = 3,
+    floor: Share = DEFAULT_FLOOR,
+    guaranteed_rows: Whole = 0,
 ) -> AcOdm:
     """Control: an actor as it was initialised, never updated, and no gradients taken."""
     return AcOdm(
         task,
-        mode="frozen",
+        mode="untrained",
         tracked_layers=tracked_layers,
         floor=floor,
         guaranteed_rows=guaranteed_rows,
@@ -347,8 +362,13 @@ def read_agent(path: str | Path) -> dict[str, Any]:
         raise PolicyError(
             f"{file} is no agent: {type(error).__name__}", remedy="give an agent.pt"
         ) from None
-    if not isinstance(saved, dict) or not {"agent", "replay", "domains"} <= saved.keys():
-        raise PolicyError(f"{file} is no agent", remedy="give an agent.pt of mixer 'acodm'")
+    fields = {*OWN_FIELDS, *LEARNED_FIELDS, "depths"}
+    lacks = fields - saved.keys() if isinstance(saved, dict) else fields
+    if lacks:
+        raise PolicyError(
+            f"{file} is no agent: it lacks {', '.join(sorted(lacks))}",
+            remedy="give an agent.pt that this version's mixer 'acodm' wrote",
+        )
     return saved
 
 
@@ -361,28 +381,15 @@ def _entropy(mixture_K: np.ndarray) -> float:
     return float(-(mixture_K * np.log(np.maximum(mixture_K, 1e-300))).sum())
 
 
-def _check_above_zero(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f"{name} = {value}", remedy="give a number above 0")
-
-
-def _check_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise ConfigError(f"{name} = {value}", remedy="give 0 or more")
-
-
-_CHOICES = {
-    "mode": ("learn", "frozen", "continue"),
-    "network": ("small", "paper"),
-    "prior": ("uniform", "natural"),
-}
-
-
-def _check_choices(**values: str) -> None:
-    for name, value in values.items():
-        if value not in _CHOICES[name]:
-            raise ConfigError(
-                f"{name} = {value!r}", remedy=f"give one of: {', '.join(_CHOICES[name])}"
-            )
+def _check_agent(mode: Mode, agent: str | Path | None) -> None:
+    uses = mode in ("frozen", "continue")
+    if uses and agent is None:
+        raise ConfigError(
+            f"mode='{mode}' has no agent",
+            remedy="set agent to the folder of a run of mixer 'acodm'",
+        )
+    if agent is not None and not uses:
+        raise ConfigError(
+            f"agent is set, and mode='{mode}' starts from none",
+            remedy="set mode='frozen' to be driven by it, or mode='continue' to learn on from it",
+        )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from workbench.core import TrackedNorms
+from workbench.core import ConfigError, TrackedNorms
 from workbench.mixing.signals import normalised
 
 Form = Literal["paper", "official"]
@@ -40,7 +40,15 @@ class Observation:
         Args:
             loss_K: mean loss of each domain in nats; NaN keeps the last one.
             norms: zeros stand for them where they were not computed.
+        Raises:
+            ConfigError: they are of another number of layers.
         """
+        if norms is not None and len(norms.weight_L) != self._layers:
+            raise ConfigError(
+                f"tracked_layers = {self._layers}, and the step has norms of "
+                f"{len(norms.weight_L)} layers",
+                remedy=f"set tracked_layers={len(norms.weight_L)}",
+            )
         known_K = np.isfinite(loss_K)
         before_K = self._first_K if self.form == "official" else self._loss_K
         now_K = np.where(known_K, loss_K, self._loss_K)

@@ -99,7 +99,7 @@ class Rewards:
     def warnings(self, names: Sequence[str]) -> Iterator[str]:
         if self.dropped:
             yield (
-                "steps without a finite reward were dropped: lower peak_lr, set "
+                "steps whose reward was not finite were dropped: lower peak_lr, set "
                 "precision='float32', or give reward='importance' a floor above 0"
             )
         if self._steps_K.max(initial=0) < PATIENCE_STEPS:
