@@ -1,10 +1,11 @@
 """From a reference set to a direction: the gradient, its sign, low rank, files."""
 
+import numpy as np
 import pytest
 import torch
 
-from tests.influence.conftest import small_decoder, small_rows
-from workbench.core import DataError, NumericsError, RunError
+from tests.influence.conftest import VOCAB, small_decoder, small_rows
+from workbench.core import ConfigError, DataError, NumericsError, RunError
 from workbench.influence.direction import Direction, reference_direction, reference_gradient
 from workbench.influence.factors import fit_factors
 from workbench.influence.preconditioners import PRECONDITIONERS, preconditioner
@@ -92,8 +93,19 @@ def test_bad_files_and_reference_sets_are_refused(tmp_path):
             Direction.load(tmp_path / name)
     decoder = small_decoder()
     maps = linear_maps(decoder)
-    with pytest.raises(DataError, match="no rows"):
-        reference_gradient(decoder, REFERENCE[:0], maps)
+    for rows, problem in (
+        (REFERENCE[:0], "no reference rows"),
+        (REFERENCE.astype(np.int32), "reference rows are int32"),
+        (REFERENCE.tolist(), "reference rows are a list"),
+        (REFERENCE[0], r"reference rows are int64 of shape \(7,\)"),
+        (REFERENCE + VOCAB, "the model knows 0 to 11"),
+    ):
+        with pytest.raises(DataError, match=problem):
+            reference_gradient(decoder, rows, maps)
+    with pytest.raises(ConfigError, match="batch_rows is 0"):
+        reference_gradient(decoder, REFERENCE, maps, batch_rows=0)
+    with pytest.raises(ConfigError, match="the rank is 0"):
+        direction_of((5, 3)).low_rank(0)
     with torch.no_grad():
         decoder.head_VD[0] = torch.inf
     with pytest.raises(NumericsError, match=f"gradient of '{maps.names[0]}' is not finite"):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.influence.conftest import small_decoder, small_rows
-from workbench.core import ConfigError, DataError, NumericsError, RunError
+from tests.influence.conftest import VOCAB, small_decoder, small_rows
+from workbench.core import ConfigError, DataError, ModelError, NumericsError, RunError
 from workbench.influence.factors import Factors, fit_factors
 from workbench.models.linear_maps import linear_maps
 
@@ -213,13 +213,22 @@ def test_damaged_files_are_refused(decoder, tmp_path):
     [
         ((batch for batch in BATCHES), "only once"),
         ([], "no rows"),
-        ([small_rows(2)[0]], r"batch 0 has shape \(7,\)"),
-        ([small_rows(2), np.full((1, 7), -100)], "batch 1 .* ids below 0"),
+        ([small_rows(2)[0]], r"rows of batch 0 are int64 of shape \(7,\)"),
+        ([small_rows(2), np.full((1, 7), -100)], "batch 1 have ids from -100 to -100"),
+        ([small_rows(2), small_rows(2) + VOCAB], "the model knows 0 to 11"),
+        ([small_rows(2) + 0.5], "batch 0 are float64"),
+        ([small_rows(2), small_rows(0)], "no rows of batch 1"),
+        ([small_rows(2).tolist()], "batch 0 are a list"),
     ],
 )
 def test_rows_that_cannot_be_used_are_refused(decoder, rows, problem):
     with pytest.raises(DataError, match=problem):
         fit_factors(decoder, rows, linear_maps(decoder))
+
+
+def test_no_maps_are_refused(decoder):
+    with pytest.raises(ModelError, match="no maps to fit"):
+        fit_factors(decoder, BATCHES, [])
 
 
 def test_unknown_kinds_are_refused_with_the_nearest(decoder):

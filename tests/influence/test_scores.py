@@ -194,13 +194,24 @@ def test_the_model_stays_as_it_was(way):
     before = copy.deepcopy(model.state_dict())
     modes = [module.training for module in model.modules()]
     score_rows(model, rows(), drawn_direction(model), way=way)
-    with pytest.raises(IndexError):
-        score_rows(model, rows() + toy.V, drawn_direction(model), way=way)
+    _fail_midway(model, way)
     torch.testing.assert_close(model.state_dict(), before, atol=0, rtol=0)
     assert [module.training for module in model.modules()] == modes
     assert not first.requires_grad and second.requires_grad
     assert [p.grad is not None for p in model.parameters()].count(True) == 1
     assert torch.equal(second.grad, torch.ones_like(second))
+
+
+def _fail_midway(model, way):
+    """A forward pass that dies must leave nothing behind either."""
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    hook = model.model.model.layers[1].register_forward_pre_hook(die)
+    with pytest.raises(KeyboardInterrupt):
+        score_rows(model, rows(), drawn_direction(model), way=way, relative_step=1e-3)
+    hook.remove()
 
 
 def test_the_way_is_chosen_by_cost_and_the_reason_recorded():
@@ -230,6 +241,29 @@ def test_wrong_asks_are_refused():
         score_rows(model, rows_NT.astype(np.int32), direction)
     with pytest.raises(DataError, match="losses of shape"):
         score_rows(model, rows_NT, direction, loss_N=np.zeros(3))
+    with pytest.raises(DataError, match="ids from 64 to 12[67], the model knows 0 to 63"):
+        score_rows(model, rows_NT % toy.V + toy.V, direction)
+    with pytest.raises(DataError, match="ids from"):
+        row_losses(model, rows_NT + toy.V)
+    with pytest.raises(DataError, match="rows of the source have ids"):
+        scorer(model, Source(shift=toy.V), direction)(np.arange(2))
+    for wrong, problem in (
+        ({"rank": 0}, "the rank is 0"),
+        ({"rank": -1, "way": "low_rank"}, "the rank is -1"),
+        ({"relative_step": 0, "way": "difference"}, "relative_step is 0"),
+        ({"relative_step": -1e-3}, "relative_step is -0.001"),
+        ({"batch_rows": 0}, "batch_rows is 0"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            score_rows(model, rows_NT, direction, **wrong)
+        with pytest.raises(ConfigError, match=problem):
+            scorer(model, Source(), direction, **wrong)
+    with pytest.raises(ConfigError, match="batch_rows is 0"):
+        row_losses(model, rows_NT, batch_rows=0)
+    turned = Direction({name: matrix.T for name, matrix in direction.matrices.items()})
+    for way in ("ghost", "low_rank", "jvp", "difference"):
+        with pytest.raises(ModelError, match=r"up_proj' is \(32, 48\), its weight \(48, 32\)"):
+            score_rows(model, rows_NT, turned, way=way)
     with pytest.raises(ModelError, match="model is on cpu"):
         score_rows(model, rows_NT, direction, device="cuda")
     with pytest.raises(ConfigError, match="needs relative_step"):
@@ -248,14 +282,14 @@ class Source:
 
     domains, content_hash = ("only",), "hash"
 
-    def __init__(self, dies_after=None):
-        self.asked, self.dies_after = [], dies_after
+    def __init__(self, dies_after=None, shift=0):
+        self.asked, self.dies_after, self.shift = [], dies_after, shift
 
     def tokens(self, sample_id_B):
         if self.dies_after is not None and len(self.asked) >= self.dies_after:
             raise KeyboardInterrupt
         self.asked += sample_id_B.tolist()
-        return rows(100)[np.asarray(sample_id_B)]
+        return rows(100)[np.asarray(sample_id_B)] + self.shift
 
     def text(self, sample_id):
         return str(sample_id)
@@ -296,7 +330,7 @@ def test_what_is_kept_belongs_to_weights_direction_and_corpus(tmp_path):
     def asked(model=model, direction=direction, content_hash="hash"):
         source = Source()
         source.content_hash = content_hash
-        scorer(model, source, direction, cache_dir=tmp_path)(ids)
+        scorer(model, source, direction, cache_dir=str(tmp_path))(ids)
         return source.asked
 
     assert asked() == [0, 1, 2] and asked() == []

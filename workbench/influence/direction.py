@@ -24,8 +24,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workbench.core import DataError, NumericsError, Progress, RunError, silent
+from workbench.core import ConfigError, NumericsError, Progress, RunError, silent
 from workbench.influence.preconditioners import Preconditioner
+from workbench.influence.rows import require_batch_rows, require_rows
 from workbench.models.decoder import Decoder
 from workbench.models.linear_maps import LinearMap, observed, token_loss
 
@@ -61,7 +62,12 @@ class Direction:
         return Direction(moved, self.settings)
 
     def low_rank(self, rank: int) -> dict[str, LowRank]:
-        """The best approximation of rank r, or of a map's full rank if smaller, map by map."""
+        """The best approximation of rank r, or of a map's full rank if smaller, map by map.
+
+        Raises:
+            ConfigError: a rank below 1.
+        """
+        require_rank(rank)
         return {name: _truncate(matrix, rank) for name, matrix in self.matrices.items()}
 
     def save(self, path: str | Path) -> Path:
@@ -104,11 +110,12 @@ def reference_gradient(
         rows_MT: int64 (M, T + 1).
         device: where the model is.
     Raises:
-        DataError: no reference rows.
+        ConfigError: a batch of no rows.
+        DataError: no reference rows, or rows of another shape, type or vocabulary.
         NumericsError: a gradient that is not finite, naming the map.
     """
-    if not len(rows_MT):
-        raise DataError("the reference set has no rows", remedy="give at least one row")
+    require_rows(model, rows_MT, "reference rows", some=True)
+    require_batch_rows(batch_rows)
     rank, world = (dist.get_rank(), dist.get_world_size()) if _distributed() else (0, 1)
     gradients = {found.name: _zeros(found, device) for found in maps}
 
@@ -154,6 +161,12 @@ def reference_direction(
     )
     matrices = {k: v.float() for k, v in preconditioner.apply(gradients).items()}
     return Direction(matrices, {**preconditioner.settings, "reference_rows": len(reference_MT)})
+
+
+def require_rank(rank: int) -> None:
+    """ConfigError for an approximation of rank 0."""
+    if rank < 1:
+        raise ConfigError(f"the rank is {rank}", remedy="take a rank of at least 1, such as 64")
 
 
 def _distributed() -> bool:

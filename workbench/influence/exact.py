@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from workbench.core import ConfigError, DataError, unknown_name
+from workbench.core import ConfigError, unknown_name
 from workbench.influence.preconditioners import damped
+from workbench.influence.rows import require_rows
 from workbench.models.decoder import Decoder
 from workbench.models.linear_maps import LinearMap, at_rest, linear_maps
 
@@ -103,10 +104,9 @@ def exact_curvature(
     Raises:
         ConfigError: a map of more than `MAX_PARAMETERS`, or the head, which the Jacobian of
             hidden states does not know.
-        DataError: no rows.
+        DataError: no rows, or rows of another shape, type or vocabulary.
     """
-    if not len(rows_NT):
-        raise DataError("there are no rows to take the curvature of", remedy="give at least one")
+    require_rows(model, rows_NT, "rows to take the curvature of", some=True)
     for found in maps:
         _require_small(found)
     twin = copy.deepcopy(model).double()

@@ -22,7 +22,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from workbench.core import ConfigError, DataError, Progress, RandomStreams, silent, unknown_name
+from workbench.core import (
+    ConfigError,
+    DataError,
+    ModelError,
+    Progress,
+    RandomStreams,
+    silent,
+    unknown_name,
+)
 from workbench.influence.curvature import (
     KINDS,
     SETTINGS_FILE,
@@ -35,6 +43,7 @@ from workbench.influence.curvature import (
 )
 from workbench.influence.labels import Labels, differentiate, require_labels
 from workbench.influence.planner import FactorPlan, plan_factors
+from workbench.influence.rows import require_rows
 from workbench.kernels.kronecker import add_row_squares, eigenbasis, token_moments
 from workbench.models.decoder import Decoder
 from workbench.models.linear_maps import LinearMap, See, input_leaders, observed
@@ -69,10 +78,13 @@ def fit_factors(
         folder: where factors are kept by name; those found are used, unfinished ones completed.
     Raises:
         ConfigError: unknown kind or labels; a limit that a single map exceeds.
-        DataError: no rows, rows that cannot be read twice, or ids below 0.
+        DataError: no rows, rows that cannot be read twice, or of another shape, type or vocabulary.
+        ModelError: no maps.
         NumericsError: a factor that is zero or not finite, naming the map.
     """
-    data = _Data.read(rows)
+    if not maps:
+        raise ModelError("there are no maps to fit", remedy="take those of linear_maps(model)")
+    data = _Data.read(model, rows)
     settings = _settings(model, maps, data, kind, labels, seed)
     path = None if folder is None else Path(folder) / content_name(settings)
     if path is not None and (path / SETTINGS_FILE).exists():
@@ -140,7 +152,7 @@ class _Data:
     digest: str
 
     @classmethod
-    def read(cls, batches: Iterable[np.ndarray]) -> _Data:
+    def read(cls, model: Decoder, batches: Iterable[np.ndarray]) -> _Data:
         if iter(batches) is batches:
             raise DataError(
                 "rows can be read only once", remedy="give a list of batches, not a generator"
@@ -149,11 +161,7 @@ class _Data:
         count = rows = tokens = 0
         largest = np.empty((0, 0), dtype=np.int64)
         for batch in batches:
-            if batch.ndim != 2 or batch.shape[1] < 2 or (batch < 0).any():
-                raise DataError(
-                    f"batch {count} has shape {batch.shape} or ids below 0",
-                    remedy="give batches of full rows, int64 (b, T + 1)",
-                )
+            require_rows(model, batch, f"rows of batch {count}", some=True)
             digest.update(str(batch.shape).encode() + np.ascontiguousarray(batch).tobytes())
             count, rows = count + 1, rows + len(batch)
             tokens += batch[:, 1:].size
@@ -312,7 +320,7 @@ class _Fit:
         return torch.zeros(*shape, dtype=dtype, device=self.device)
 
     def _on_device(self, batch: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(batch, dtype=np.int64)).to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
 
 
 def _ignore(_found: LinearMap, _a: Tensor, _s: Tensor) -> None:

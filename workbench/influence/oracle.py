@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from workbench.core import NumericsError, Progress, silent
+from workbench.influence.rows import require_batch_rows, require_rows
 from workbench.models import Decoder
 from workbench.models.linear_maps import LinearMap, at_rest, linear_maps, token_loss
 
@@ -44,8 +45,13 @@ def one_step_oracle(
         rows_NT, reference_MT: int64 (N, T + 1) and (M, T + 1).
         device: where the copy is put; it must know float64.
     Raises:
+        ConfigError: a batch of no rows.
+        DataError: no rows, or rows of another shape, type or vocabulary.
         NumericsError: gradients that are zero or not finite.
     """
+    require_rows(model, rows_NT, "rows to train on", some=True)
+    require_rows(model, reference_MT, "reference rows", some=True)
+    require_batch_rows(batch_rows)
     twin = copy.deepcopy(model).to(device=device, dtype=torch.float64)
     maps = linear_maps(twin, names=tuple(found.name for found in maps))
     weights = [found.weight for found in maps]

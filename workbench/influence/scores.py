@@ -40,8 +40,9 @@ from workbench.influence.calibration import (
     probe_indices,
 )
 from workbench.influence.choice import DEFAULT_RANK, EXACT_WAYS, Chosen, WayName, choose_way
-from workbench.influence.direction import Direction
+from workbench.influence.direction import Direction, require_rank
 from workbench.influence.memo import Memo, WeightWatch, content_key
+from workbench.influence.rows import require_batch_rows, require_rows
 from workbench.influence.ways import (
     Scored,
     Way,
@@ -108,12 +109,15 @@ def score_rows(
         precision: "bfloat16" computes under autocast and adds up in float32.
         over_ranks: every rank calls with the same rows, scores its part, and gets all scores.
     Raises:
-        ConfigError: see `choose_way`.
-        DataError: rows of the wrong shape.
-        ModelError: a map the model does not have, or a model that is not on `device`.
+        ConfigError: see `choose_way`; a rank or batch below 1, a step that is not above 0.
+        DataError: rows of another shape or type, or with ids that the model does not know.
+        ModelError: a map the model does not have or that has another shape, or a model that is
+            not on `device`.
         NumericsError: a score that is not finite.
     """
-    _require_rows(rows_NT, loss_N)
+    require_rows(model, rows_NT)
+    require_batch_rows(batch_rows)
+    _require_losses(loss_N, len(rows_NT))
     maps = linear_maps(model, names=tuple(direction.matrices))
     chosen = choose_way(
         model,
@@ -148,7 +152,7 @@ def scorer(
     batch_rows: int = 16,
     device: str = "cpu",
     precision: Precision = "float32",
-    cache_dir: Path | None = None,
+    cache_dir: Path | str | None = None,
     progress: Progress = silent,
 ) -> Scorer:
     """Scores by sample id, each computed once.
@@ -158,10 +162,13 @@ def scorer(
     stopped.  With several ranks all call with the same ids, share the work, and rank 0 writes.
 
     Raises:
-        ConfigError: `difference` without `relative_step`: there are no rows yet to measure it on.
+        ConfigError: as `score_rows`; `difference` without `relative_step`: there are no rows yet
+            to measure it on.
+        ModelError: as `score_rows`.
         PolicyError: from the scorer, when the model has changed since it was made.
-        DataError: a damaged file in `cache_dir`.
+        DataError: a damaged file in `cache_dir`; from the scorer, rows as in `score_rows`.
     """
+    require_batch_rows(batch_rows)
     if way == "difference" and relative_step is None:
         raise ConfigError(
             "a scorer by 'difference' needs relative_step",
@@ -173,7 +180,7 @@ def scorer(
     scoring = _Scoring(model, maps, direction, chosen, rank, relative_step, device, precision)
     settings = {"way": chosen.way, "rank": rank, "step": relative_step, "precision": precision}
     key = content_key(model, direction.matrices, source.content_hash, settings)
-    memo = Memo(cache_dir / "influence_scores" / key if cache_dir else None)
+    memo = Memo(Path(cache_dir) / "influence_scores" / key if cache_dir else None)
     watch = WeightWatch(model)
 
     def score(sample_id_n: np.ndarray) -> np.ndarray:
@@ -182,6 +189,7 @@ def scorer(
         for first in range(0, len(missing), SHARD_ROWS):
             ids = missing[first : first + SHARD_ROWS]
             rows_NT = source.tokens(ids)
+            require_rows(model, rows_NT, "rows of the source")
             found = scoring.score(rows_NT, batch_rows=batch_rows, over_ranks=True)
             memo.add(ids, found.score_N.astype(np.float32))
             done = first + len(ids)
@@ -208,12 +216,26 @@ class _Scoring:
         if self.precision not in TOLERANCE:
             problem, remedy = unknown_name("precision", self.precision, TOLERANCE)
             raise ConfigError(problem, remedy=remedy)
+        if self.rank is not None:
+            require_rank(self.rank)
+        step = self.relative_step
+        if step is not None and not 0 < step < float("inf"):
+            raise ConfigError(
+                f"relative_step is {step}", remedy="give a positive one, or None to measure it"
+            )
         place = self.model.head_VD.device
         if place.type != torch.device(self.device).type:
             raise ModelError(
                 f"the model is on {place.type}, scoring was asked for on {self.device}",
                 remedy=f"pass device='{place}', or move the model first",
             )
+        for found in self.maps:
+            given, own = self.direction.matrices[found.name].shape, (found.outputs, found.inputs)
+            if tuple(given) != own:
+                raise ModelError(
+                    f"the direction of layer '{found.name}' is {tuple(given)}, its weight {own}",
+                    remedy="make the direction for this model",
+                )
 
     @cached_property
     def way(self) -> Way:
@@ -314,7 +336,8 @@ def row_losses(
     precision: Precision = "float32",
 ) -> np.ndarray:
     """Mean loss per token of each row for `score_rows(loss_N=)`, float64 (N,); one forward pass."""
-    _require_rows(rows_NT, None)
+    require_rows(model, rows_NT)
+    require_batch_rows(batch_rows)
     half = precision == "bfloat16"
     found = []
     with (
@@ -350,15 +373,10 @@ class _Ranks:
         return value
 
 
-def _require_rows(rows_NT: np.ndarray, loss_N: np.ndarray | None) -> None:
-    if rows_NT.ndim != 2 or rows_NT.shape[1] < 2 or rows_NT.dtype != np.int64:
+def _require_losses(loss_N: np.ndarray | None, rows: int) -> None:
+    if loss_N is not None and loss_N.shape != (rows,):
         raise DataError(
-            f"rows are {rows_NT.dtype} of shape {rows_NT.shape}",
-            remedy="give int64 rows of shape (N, T + 1)",
-        )
-    if loss_N is not None and loss_N.shape != (len(rows_NT),):
-        raise DataError(
-            f"losses of shape {loss_N.shape} for {len(rows_NT)} rows",
+            f"losses of shape {loss_N.shape} for {rows} rows",
             remedy="give one loss per row, in nats per token",
         )
 

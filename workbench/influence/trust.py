@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from workbench.core import DataError, PolicyError, Progress, RandomStreams, silent
+from workbench.core import PolicyError, Progress, RandomStreams, silent
 from workbench.influence.agreement import outranks, spearman
 from workbench.influence.direction import Direction, reference_gradient
 from workbench.influence.lds import Estimate
 from workbench.influence.oracle import one_step_oracle
+from workbench.influence.rows import require_rows
 from workbench.influence.scores import WayName, score_rows
 from workbench.models import Decoder
 from workbench.models.linear_maps import linear_maps
@@ -110,11 +111,10 @@ def assess_trust(
         lds, lds_gain: of a proxy, from `influence.lds`; the gain is over the identity scores.
         repeats: scores of the same rows by other seeds or checkpoints, by name.
     Raises:
-        DataError: no rows.
+        DataError: no rows, or rows of another shape, type or vocabulary.
         PolicyError: nothing to check.
     """
-    if not len(rows_NT):
-        raise DataError("no rows of the pool to check scores on", remedy="give at least one row")
+    require_rows(model, rows_NT, "rows of the pool to check scores on", some=True)
     shared: dict[str, Any] = {"batch_rows": batch_rows, "device": device, "progress": progress}
     checks = []
     if oracle_rows:
