@@ -5,6 +5,7 @@ import pytest
 
 from workbench.core import MIXERS, ConfigError, MixingTask
 from workbench.mixing import Static
+from workbench.mixing.published import PUBLISHED
 
 TASK = MixingTask(("code", "prose", "noise"), np.array([100, 300, 600]))
 
@@ -63,6 +64,25 @@ def test_published_vectors_follow_the_domains_of_the_corpus(name, arxiv, cc):
     assert shares["RedPajamaArXiv"] == pytest.approx(arxiv, abs=1e-4)
     assert shares["RedPajamaCommonCrawl"] == pytest.approx(cc, abs=1e-4)
     assert sum(shares.values()) == pytest.approx(1)
+
+
+PILE = (
+    *("Pile-CC", "PubMed Central", "Books3", "OpenWebText2", "ArXiv", "Github", "FreeLaw"),
+    *("StackExchange", "USPTO Backgrounds", "PubMed Abstracts", "Gutenberg (PG-19)"),
+    *("OpenSubtitles", "Wikipedia (en)", "DM Mathematics", "Ubuntu IRC", "BookCorpus2"),
+    *("EuroParl", "HackerNews", "YoutubeSubtitles", "PhilPapers", "NIH ExPorter"),
+    "Enron Emails",
+)
+"""As the corpus' own files call them, by falling weight."""
+
+
+def test_the_weights_of_the_pile_are_those_of_the_experiments():
+    assert len(PILE) == len(PUBLISHED["pile"]) == 22
+    assert sum(PUBLISHED["pile"].values()) == pytest.approx(1, abs=1e-3)
+    mixture = Static(MixingTask(PILE, np.full(22, 100)), mixture="pile").propose(0)
+    assert (np.diff(mixture.probability_K) < 0).all()
+    assert mixture.as_dict()["Pile-CC"] == pytest.approx(0.1811, abs=1e-4)
+    assert mixture.as_dict()["Enron Emails"] == pytest.approx(0.0014, abs=1e-4)
 
 
 def test_a_published_vector_for_other_domains_is_refused():

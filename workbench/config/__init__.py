@@ -1,6 +1,6 @@
 """Frozen, typed, strict settings of a run, and presets as functions."""
 
-from workbench.config import presets
+from workbench.config import papers, presets
 from workbench.config.part import Part
 from workbench.config.run import (
     POLICY_SLOTS,
@@ -27,5 +27,6 @@ __all__ = [
     "SelectionConfig",
     "TokenizerConfig",
     "TrainingConfig",
+    "papers",
     "presets",
 ]
