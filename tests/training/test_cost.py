@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from workbench.batch import compare
 from workbench.config import Policy
-from workbench.training import train
+from workbench.core import RunError
+from workbench.training import start, train
 from workbench.training.cost import StepCost, counted
 from workbench.training.state import build_state
 from workbench.training.step import train_step
@@ -70,9 +72,57 @@ def test_phases_of_a_run_add_up(nano_config, cache_dir, tmp_path):
     run = train(config, tmp_path, cache_dir=cache_dir)
     compute = run.summary()["compute"]
     phases = ["train", "probe", "influence", "policy", "evaluate"]
-    assert list(compute) == [*phases, "total"]
-    for unit in ("seconds", "flops"):
-        assert compute["total"][unit] == pytest.approx(sum(compute[p][unit] for p in phases))
+    assert list(compute) == phases
     assert all(compute[phase]["seconds"] > 0 for phase in phases)
     assert compute["influence"]["flops"] > compute["train"]["flops"] > compute["probe"]["flops"] > 0
     assert compute["evaluate"]["flops"] == 3 * run.events("held_out")[0]["flops"]
+
+
+@pytest.fixture
+def dear(nano_config, cache_dir, tmp_path):
+    """A run that chooses its rows with the model of another one."""
+    judge = train(nano_config.change(total_steps=6, name="judge"), tmp_path, cache_dir=cache_dir)
+    config = nano_config.change(total_steps=8, name="dear").replace(
+        selector=Policy("top_influence", trust="off", factor_rows=16),
+        selection={"share": 0.1, "reference_rows": 12, "checkpoint": str(judge.path)},
+    )
+    return train(config, tmp_path, cache_dir=cache_dir)
+
+
+def test_a_baseline_gets_what_another_run_cost(nano_config, cache_dir, tmp_path, dear):
+    plain = nano_config.change(name="plain", match_run=str(dear.path))
+    run = train(plain, tmp_path, cache_dir=cache_dir)
+    compute = dear.summary()["compute"]
+    spent = sum(own["flops"] for phase, own in compute.items() if phase != "evaluate")
+    assert compute["earlier"]["flops"] > 6 * dear.events("step")[0]["flops"]
+    own = run.summary()["compute"]["train"]["flops"]
+    assert own <= spent < own + run.events("step")[0]["flops"]
+    assert len(run.events("step")) == run.config.training.total_steps > 14
+    again = train(plain, tmp_path, cache_dir=cache_dir, if_exists="resume")
+    assert again.config == run.config
+    (mean, *_) = compare({"plain": [run], "dear": [dear]}, "dear")
+    assert mean.outcome == "undecided"
+
+
+def test_runs_of_another_length_compare_only_where_one_matches_the_other(
+    nano_config, cache_dir, tmp_path, dear
+):
+    run = train(nano_config.change(total_steps=9, name="long"), tmp_path, cache_dir=cache_dir)
+    with pytest.raises(RunError, match="match_run"):
+        compare({"long": [run], "dear": [dear]}, "dear")
+
+
+@pytest.mark.parametrize(("folder", "says"), [("gone", "not a run"), ("stopped", "is stopped")])
+def test_what_cannot_be_matched_is_refused_before_training(
+    nano_config, cache_dir, tmp_path, folder, says
+):
+    if folder == "stopped":
+        run = start(
+            nano_config.change(total_steps=5000, name=folder), tmp_path, cache_dir=cache_dir
+        )
+        run.stop()
+        run.wait()
+    config = nano_config.change(name="new", match_run=str(tmp_path / folder))
+    with pytest.raises(RunError, match=says):
+        train(config, tmp_path, cache_dir=cache_dir)
+    assert not (tmp_path / "new").exists()

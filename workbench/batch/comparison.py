@@ -313,11 +313,21 @@ def check_comparable(one: RunFolder, other: RunFolder) -> None:
     """
     check_same_measure(one, other)
     steps = [final_held_out(run)["step"] for run in (one, other)]
-    if steps[0] != steps[1]:
+    if steps[0] != steps[1] and not _matched(one, other):
         raise RunError(
             f"{one.path} was last evaluated at step {steps[0]}, {other.path} at {steps[1]}",
-            remedy="compare runs of the same length",
+            remedy="compare runs of the same length, or give one what the other cost: match_run",
         )
+
+
+def _matched(one: RunFolder, other: RunFolder) -> bool:
+    """Whether one of two runs was given the operations of the other, or both those of a third."""
+    matches = [run.config["training"].get("match_run") for run in (one, other)]
+    paths = [Path(path).resolve() if path else None for path in matches]
+    own = [run.path.resolve() for run in (one, other)]
+    return (
+        paths[0] == own[1] or paths[1] == own[0] or (paths[0] is not None and paths[0] == paths[1])
+    )
 
 
 def check_same_measure(one: RunFolder, other: RunFolder) -> None:

@@ -90,6 +90,9 @@ class TrainingConfig(Part):
     """How long, how wide, on what, and how often things are written."""
 
     total_steps: int = Field(default=300, ge=1)
+    match_run: str | None = None
+    """Folder of a finished run: train as many steps as its operations allow, those of choosing its
+    data included, in place of `total_steps`."""
     batch_rows: int = Field(default=16, ge=1)
     """Rows of one optimiser step over all ranks and micro-batches."""
     micro_batch_rows: int | None = Field(default=None, ge=1)

@@ -32,6 +32,7 @@ from workbench.training.controls import Controls
 from workbench.training.device import environment, keep_freed_memory, resolve
 from workbench.training.fork import fork
 from workbench.training.loop import Callback, Loop
+from workbench.training.matching import match
 from workbench.training.rows import prepared_before
 from workbench.training.state import TrainState, build_state
 
@@ -246,6 +247,8 @@ def train(
     path = Path(out_dir) / config.name
     if RunFolder.holds_run(path) and if_exists == "resume":
         folder = RunFolder.open(path)
+        if config.training.match_run is not None:
+            config = config.change(total_steps=folder.config["training"]["total_steps"])
         checkpoint.check_same_config(folder, config)
         if folder.status() == "finished":
             return Run(folder)
@@ -264,6 +267,8 @@ def train(
     )
     check_fits(config, corpus)
     state = build_state(config, corpus)
+    if config.training.match_run is not None:
+        state.config = config = match(state)
     stamp = environment(config, corpus)
     run = Run(RunFolder.create(path, config=config.to_dict(), environment=stamp))
     run._announces = announce

@@ -6,9 +6,14 @@ folder.write_summary(summarise(folder, "finished"))
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from workbench.config import RunConfig
 from workbench.tracking import RunFolder
+
+MEASUREMENT = "evaluate"
+"""The phase that is no part of a method, so nobody pays for it."""
 
 
 def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
@@ -34,9 +39,10 @@ def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
 
 
 def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
-    """Seconds and floating-point operations of each phase, and their total.
+    """Seconds and floating-point operations of each phase.
 
-    Phases are those of `training.cost`.  A step is measured as a whole: what of its seconds is
+    Phases are those of `training.cost`, and `earlier`, where there are any, the runs whose model
+    or agent this one uses.  A step is measured as a whole: what of its seconds is
     `train` and what `probe` follows their operations.  The policy's own operations, those of
     networks of a few thousand weights, are not counted, its seconds are.
     """
@@ -53,13 +59,29 @@ def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
         "policy": (policy_seconds, 0.0),
         "evaluate": (_sum(held_out, "seconds"), _sum(held_out, "flops")),
     }
-    compute = {
-        name: {"seconds": seconds, "flops": flops} for name, (seconds, flops) in phases.items()
-    }
-    compute["total"] = {
-        unit: sum(phase[unit] for phase in compute.values()) for unit in ("seconds", "flops")
-    }
-    return compute
+    if earlier := [compute_by_phase(run).values() for run in earlier_runs(folder)]:
+        paid = [phase for phases in earlier for phase in phases]
+        phases["earlier"] = (_sum(paid, "seconds"), _sum(paid, "flops"))
+    return {name: {"seconds": seconds, "flops": flops} for name, (seconds, flops) in phases.items()}
+
+
+def charged_flops(folder: RunFolder) -> float:
+    """Operations of a run and of the runs before it that it needs, without measurements."""
+    phases = compute_by_phase(folder)
+    return sum(own["flops"] for phase, own in phases.items() if phase != MEASUREMENT)
+
+
+def earlier_runs(folder: RunFolder) -> list[RunFolder]:
+    """Runs that made the model which judges, or the agent or reference of the mixer."""
+    config = RunConfig(**folder.config)
+    options = config.mixer.options
+    named = [config.selection.checkpoint, options.get("agent"), options.get("reference")]
+    paths = [Path(str(name)) for name in named if name is not None]
+    # An agent may be named by its file, which lies in the folder of its run.
+    found = [
+        next((p for p in (path, path.parent) if RunFolder.holds_run(p)), None) for path in paths
+    ]
+    return [RunFolder.open(path) for path in dict.fromkeys(found) if path is not None]
 
 
 def _sum(events: Iterable[Mapping[str, Any]], field: str) -> float:
