@@ -262,7 +262,7 @@ def test_wrong_asks_are_refused():
         row_losses(model, rows_NT, batch_rows=0)
     turned = Direction({name: matrix.T for name, matrix in direction.matrices.items()})
     for way in ("ghost", "low_rank", "jvp", "difference"):
-        with pytest.raises(ModelError, match=r"up_proj' is \(32, 48\), its weight \(48, 32\)"):
+        with pytest.raises(ModelError, match=r"gate_proj' is \(32, 48\), its weight \(48, 32\)"):
             score_rows(model, rows_NT, turned, way=way)
     with pytest.raises(ModelError, match="model is on cpu"):
         score_rows(model, rows_NT, direction, device="cuda")
