@@ -112,3 +112,9 @@ def test_topics_of_a_pool_become_clusters_that_later_pools_keep(topics):
     assert np.array_equal(clustered.labels(later), label_N[::-2])
     assert np.array_equal(clustered.map(later), clustered.map(pool)[::-2])
     assert topics.asked_texts == read
+
+
+def test_rows_without_a_direction_are_one_cluster():
+    found = cluster(np.zeros((10, 4), dtype=np.float32), clusters=3)
+    assert len(found) == 1 and found.label_N.tolist() == [0] * 10
+    assert np.isfinite(found.centre_CD).all() and found.neighbours(0.5)[0][0].tolist() == []

@@ -180,3 +180,27 @@ def test_a_sentence_encoder_gets_the_text_of_the_rows(topics, monkeypatch):
     assert embedding_ND[:, 0] / embedding_ND[:, 1] == pytest.approx(lengths, rel=1e-3)
     with pytest.raises(ConfigError, match="'there' cannot be loaded: no such folder"):
         embed(topics.task(), topics.sample_id_N, embedder="sentence", encoder="there")
+
+
+def test_an_encoder_saved_anew_in_the_same_folder_shares_no_vectors(topics, monkeypatch, tmp_path):
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+
+    class SentenceTransformer:
+        def __init__(self, name, device):
+            self.offset = float((folder / "weights").read_text())
+
+        def encode(self, texts, **options):
+            return np.array([[len(text), self.offset] for text in texts])
+
+    module = types.ModuleType("sentence_transformers")
+    module.__spec__ = ModuleSpec("sentence_transformers", None)
+    module.SentenceTransformer = SentenceTransformer
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    task = topics.task(cache_dir=tmp_path / "cache")
+    found = []
+    for weights in ("100", "900", "100"):
+        (folder / "weights").write_text(weights)
+        options = {"embedder": "sentence", "encoder": str(folder)}
+        found.append(embed(task, topics.sample_id_N, **options))
+    assert np.array_equal(found[0], found[2]) and not np.allclose(found[0], found[1])

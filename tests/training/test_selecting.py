@@ -152,7 +152,7 @@ def test_a_later_choice_of_nothing_keeps_the_last_and_says_why(config, cache_dir
 
 def test_a_first_choice_of_nothing_ends_the_run_with_the_reason(config, cache_dir, tmp_path, picky):
     nothing = choosing(config, selector=Policy("picky", first=0))
-    with pytest.raises(PolicyError, match="holds 0 of .* tokens: nothing passes.*threshold"):
+    with pytest.raises(PolicyError, match=r"holds 0 of .* tokens: nothing passes.*threshold"):
         train(nothing, tmp_path, cache_dir=cache_dir)
 
 

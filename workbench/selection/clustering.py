@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from workbench.core import ConfigError, DataError, stream_seed, unknown_name
+from workbench.selection.options import require_number
 
 CHUNK_ROWS = 16_384
 """Rows assigned at a time: 64 MiB of similarities for 1000 clusters."""
@@ -88,7 +89,7 @@ def cluster(
     threads finish changes no number.
 
     Args:
-        embedding_ND: float32, rows of unit length (or zero).
+        embedding_ND: float32, rows of unit length, or zero: those alone are one cluster.
         backend: `minibatch` (scikit-learn) or `faiss` (an extra).
     Raises:
         ConfigError: unknown or missing backend, fewer than 1 cluster.
@@ -97,7 +98,9 @@ def cluster(
     _require(embedding_ND, clusters, backend)
     centre_CD = BACKENDS[backend](embedding_ND, clusters, stream_seed(seed, "clusters") % 2**31)
     length_C = np.linalg.norm(centre_CD, axis=1)
-    centre_CD = centre_CD[length_C > 0] / length_C[length_C > 0, None]
+    if length_C.any():
+        centre_CD, length_C = centre_CD[length_C > 0], length_C[length_C > 0]
+    centre_CD = centre_CD / np.where(length_C > 0, length_C, 1)[:, None]
     label_N, distance_N = _assign(embedding_ND, centre_CD.astype(np.float32))
     found, first_C, label_N = np.unique(label_N, return_index=True, return_inverse=True)
     order_C = np.argsort(first_C)
@@ -107,12 +110,16 @@ def cluster(
     return Clusters(number_C[label_N], centre_CD, distance_N, clusters)
 
 
-def _require(embedding_ND: np.ndarray, clusters: int, backend: str) -> None:
+def require_backend(backend: str) -> None:
+    """ConfigError for what is not one of `BACKENDS`."""
     if backend not in BACKENDS:
         problem, remedy = unknown_name("clustering backend", backend, BACKENDS)
         raise ConfigError(problem, remedy=remedy)
-    if clusters < 1:
-        raise ConfigError(f"clusters = {clusters}", remedy="set at least 1")
+
+
+def _require(embedding_ND: np.ndarray, clusters: int, backend: str) -> None:
+    require_backend(backend)
+    require_number("clusters", clusters, least=1, whole=True)
     if len(embedding_ND) < clusters:
         raise DataError(
             f"{clusters} clusters of {len(embedding_ND)} rows",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -247,7 +248,8 @@ class Sentence:
         self._encoder: Any = None
 
     def settings(self) -> dict[str, Any]:
-        return {"encoder": self._name}
+        """A saved encoder by the bytes of its files: one trained on has the same folder."""
+        return {"encoder": self._name, "files": _files_digest(Path(self._name))}
 
     def fit(self, sample_id_B: np.ndarray) -> None:
         from sentence_transformers import SentenceTransformer  # pyright: ignore
@@ -269,3 +271,16 @@ class Sentence:
             convert_to_numpy=True,
             show_progress_bar=False,
         )
+
+
+def _files_digest(folder: Path) -> str | None:
+    """Hash of the names and bytes of a folder's files; None where there is no such folder."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    return digest.hexdigest()

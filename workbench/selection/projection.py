@@ -39,9 +39,7 @@ def project(
         ConfigError: unknown method, or umap-learn is missing.
         DataError: no rows; fewer than 4 for `umap`.
     """
-    if method not in METHODS:
-        problem, remedy = unknown_name("projection", method, METHODS)
-        raise ConfigError(problem, remedy=remedy)
+    require_method(method)
     if len(embedding_ND) < (4 if method == "umap" else 1):
         raise DataError(
             f"projection '{method}' of {len(embedding_ND)} rows",
@@ -57,6 +55,13 @@ def project(
     if folder:
         write_arrays(folder / "map.npz", place=place_N2)
     return place_N2
+
+
+def require_method(method: str) -> None:
+    """ConfigError for what is not one of `METHODS`."""
+    if method not in METHODS:
+        problem, remedy = unknown_name("projection", method, METHODS)
+        raise ConfigError(problem, remedy=remedy)
 
 
 def _pca(embedding_ND: np.ndarray) -> np.ndarray:

@@ -172,7 +172,8 @@ class Selecting:
         if self.offered_N is None:
             raise PolicyError(
                 self.shortfall,
-                remedy="raise the budget, lower the selector's threshold, or judge with another model",
+                remedy="raise the budget, lower the selector's threshold, or judge with another "
+                "model",
             )
 
     def _shortfall(self, selection: Selection, pool: Pool, budget_tokens: int) -> str:
