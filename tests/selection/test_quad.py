@@ -10,6 +10,7 @@ import torch
 
 from workbench.core import SELECTORS, ConfigError, DataError, PolicyError, Pool, Selector
 from workbench.selection import OFFICIAL
+from workbench.selection.gate import Controls
 from workbench.selection.judging import Judge
 from workbench.selection.quad import Quad
 from workbench.selection.top_influence import TopInfluence
@@ -38,7 +39,11 @@ class MadeUp:
             self.asked += sample_id_n.tolist()
             return np.array([self.score_of(i) for i in sample_id_n.tolist()], dtype=np.float32)
 
-        controls = {"noise": np.full(8, self.noise), "shuffled": np.full(8, self.shuffled)}
+        drawn = np.random.default_rng(0).permutation(pool.sample_id_N)[:32].tolist()
+        controls = Controls(
+            np.array([self.score_of(i) for i in drawn]),
+            {"noise": np.full(8, self.noise), "shuffled": np.full(8, self.shuffled)},
+        )
         return Judge(score, lambda: controls, {"preconditioner": "made up"})
 
     def score_of(self, sample_id):
@@ -134,7 +139,9 @@ def test_every_stage_is_told_and_every_round_with_its_clusters(topics):
 def test_controls_that_pass_are_refused_with_the_reason_and_nothing_is_remembered(topics):
     selector = quad(topics, MadeUp(noise=9.0))
     before = selector.state_dict()["choices"]
-    with pytest.raises(PolicyError, match=r"noise scores 9, and .* is enough.*earlier") as error:
+    with pytest.raises(
+        PolicyError, match=r"noise scores 9 and would be accepted.*earlier"
+    ) as error:
         selector.select(topics.pool(), 40 * 16, None)
     assert "trust='warn'" in error.value.remedy
     assert selector.state_dict()["choices"] == before
@@ -145,9 +152,10 @@ def test_a_selection_told_to_go_on_says_so_in_its_manifest(topics):
     selector = quad(topics, MadeUp(noise=9.0), trust="warn")
     selection = selector.select(topics.pool(), 40 * 16, None)
     assert len(selection) == 40
-    assert all("not to be trusted: noise scores 9" in reason for reason in selection.reason_N)
+    assert all("not to be trusted: noise scores" in reason for reason in selection.reason_N)
     gate = selector.diagnostics()["gate"]
     assert gate["trust"] == "warn" and gate["controls"]["noise"] == 9 and "noise" in gate["failed"]
+    json.dumps(gate, allow_nan=False)
 
 
 def test_controls_are_not_scored_when_nobody_asks(topics):
@@ -201,7 +209,7 @@ def test_what_cannot_be_chosen_is_refused(topics, make):
     pool = topics.pool()
     with pytest.raises(PolicyError, match="budget of 9999 tokens"):
         make(topics).select(pool, 9999, None)
-    with pytest.raises(PolicyError, match="budget of 15 tokens .* rows of 16 or more"):
+    with pytest.raises(PolicyError, match=r"budget of 15 tokens .* rows of 16 or more"):
         make(topics).select(pool, 15, None)
     with pytest.raises(PolicyError, match="in 0 rows"):
         make(topics).select(without(pool, pool.sample_id_N), 10, None)
@@ -231,6 +239,24 @@ def test_more_clusters_than_rows_and_broken_scores_are_refused(topics):
         ({"breadth": 0.5}, "breadth = 0.5"),
         ({"scored_share": -1}, "scored_share = -1"),
         ({"neighbour_distance": 0}, "neighbour_distance = 0"),
+        ({"way": "gost"}, "unknown way to score 'gost'"),
+        ({"way": "difference"}, "way = 'difference' needs relative_step"),
+        ({"relative_step": 0}, "relative_step = 0"),
+        ({"damping": -1}, "damping = -1"),
+        ({"damping": "much"}, "damping = 'much'"),
+        ({"limit_mib": 0}, "limit_mib = 0"),
+        ({"names": "layers.0"}, "names = 'layers.0'"),
+        ({"embedder": "bert"}, "unknown embedder 'bert'"),
+        ({"embedder": {"width": 8}}, "embedder = {'width': 8}"),
+        ({"embedder": {"name": "tfidf", "wide": 8}}, "unknown option of embedder 'wide'"),
+        ({"embedder": 5}, "embedder = 5"),
+        ({"projection": "tsne"}, "unknown projection 'tsne'"),
+        ({"backend": "kmeans"}, "unknown clustering backend 'kmeans'"),
+        ({"clusters": 0}, "clusters = 0"),
+        ({"clusters": "many"}, "clusters = 'many'"),
+        ({"samples_per_pull": 2.5}, "samples_per_pull = 2.5"),
+        ({"alpha": True}, "alpha = True"),
+        ({"tau": "high"}, "tau = 'high'"),
     ],
 )
 def test_options_out_of_range_are_refused_before_anything_is_done(topics, options, message):
@@ -272,7 +298,27 @@ def test_a_model_judges(topics, small_model, name, preconditioner, tmp_path):
     selectors = [SELECTORS.build(name, task, **options) for _ in range(2)]
     first, second = (each.select(topics.pool(), 30 * 16, small_model) for each in selectors)
     judge = selectors[0].diagnostics()["judge"]
+    assert judge["way"] in ("ghost", "jvp") and judge["way_reason"].startswith(judge["way"])
     assert judge["tracked_share"] + sum(judge["untracked"].values()) == pytest.approx(1)
     assert len(first) == 30 and first.sample_id_N.tolist() == second.sample_id_N.tolist()
     assert all(torch.equal(before[k], v) for k, v in small_model.state_dict().items())
     assert "reference gradient" in {event["stage"] for event in told}
+
+
+@pytest.mark.parametrize("name", ["quad", "top_influence"])
+def test_maps_and_step_of_the_scores_are_options(topics, small_model, name):
+    """Remedies of the influence room name them, so they can be followed from a selector."""
+    task = replace(topics.task(), reference_MT=topics.tokens(topics.sample_id_N[30:60]))
+    only = [n for n, _ in small_model.named_modules() if n.endswith("mlp.down_proj")]
+    options = {"preconditioner": "identity", "trust": "off", "names": only}
+    options |= {"clusters": 4, "embedder": EMBEDDER} if name == "quad" else {}
+    exact, close = (
+        SELECTORS.build(name, task, **options, **way)
+        for way in ({}, {"way": "difference", "relative_step": 1e-3})
+    )
+    ours, theirs = (each.select(topics.pool(), 30 * 16, small_model) for each in (exact, close))
+    known = exact.diagnostics()["judge"]
+    assert known["tracked_share"] < 0.5 and "not among the names asked for" in known["untracked"]
+    assert close.diagnostics()["judge"]["way"] == "difference"
+    assert close.diagnostics()["judge"]["relative_step"] == 1e-3
+    assert len(set(ours.sample_id_N) & set(theirs.sample_id_N)) >= 24

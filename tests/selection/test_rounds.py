@@ -8,6 +8,7 @@ import pytest
 from workbench.core import PolicyError
 from workbench.selection.arms import Arms
 from workbench.selection.bandit import Bandit
+from workbench.selection.gate import Untrusted
 from workbench.selection.rounds import RoundSettings, pull_rounds
 
 TOKENS = 10
@@ -134,22 +135,30 @@ def test_nothing_is_accepted_before_every_cluster_was_looked_at():
         assert event["accepted_tokens"] == 0 or len(seen) == 9
 
 
-def test_the_gate_is_asked_once_before_anything_is_accepted():
+def test_the_gate_is_asked_of_every_threshold_and_before_anything_is_accepted():
     def refuse(threshold):
-        raise PolicyError(f"no trust at {threshold:.1f}")
+        raise Untrusted(f"no trust at {threshold:.1f}")
 
     with pytest.raises(PolicyError, match=r"no trust at 0\.5"):
         run([30, 30, 30], 25, gate=refuse, spread=0.0)
-    asked = []
-    run([30, 30, 30], 25, gate=asked.append)
-    assert len(asked) == 1
+    asked, told = [], []
+    record, _, _ = run(
+        [30, 30, 30], 50, gate=lambda tau: asked.append(tau) or "; asked", told=told, spread=1.0
+    )
+    accepted = [event["accepted_tokens"] for event in told]
+    gaining = np.diff([0, *accepted]) > 0
+    used = [event["threshold"] for event, gains in zip(told, gaining, strict=True) if gains]
+    finite = [tau for tau in asked if np.isfinite(tau)]
+    assert set(finite) >= {tau for tau in used if tau is not None} and len(set(finite)) > 1
+    assert all(reason.endswith("; asked") for reason in record.reason_n)
 
 
 @pytest.mark.parametrize("variant", ["robust", "paper"])
 def test_a_choice_that_is_made_in_one_round_does_not_pass_the_gate_unasked(variant):
     asked = []
+    ask = lambda threshold: asked.append(threshold) or ""  # noqa: E731
     settings = RoundSettings(arms_per_round=8, chunk_rows=100)
-    record, _, _ = run([30, 30], 10, gate=asked.append, settings=settings, variant=variant)
+    record, _, _ = run([30, 30], 10, gate=ask, settings=settings, variant=variant)
     assert record.rounds == 1 and len(asked) == 1
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from workbench.core import ConfigError, PolicyError
+from workbench.selection.options import require_number
 
 Variant = Literal["robust", "paper"]
 Neighbours = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -97,11 +98,11 @@ class Bandit:
         self.tau = OFFICIAL["tau"] if tau is None and variant == "paper" else tau
         self.cold_samples = cold_samples if variant == "robust" else 1
         self._confidence, self._neighbours = confidence, neighbours
-        if self.alpha < 0 or confidence < 0 or cold_samples < 1:
-            raise ConfigError(
-                f"alpha = {self.alpha}, confidence = {confidence}, cold_samples = {cold_samples}",
-                remedy="give alpha and confidence of 0 or more, and 1 or more cold_samples",
-            )
+        require_number("alpha", self.alpha, least=0)
+        require_number("confidence", confidence, least=0)
+        require_number("cold_samples", cold_samples, least=1, whole=True)
+        if tau is not None:
+            require_number("tau", tau)
         self.rows_C = np.array(rows_C, dtype=np.int64)
         arms = len(self.rows_C)
         self.pulls_C = np.zeros(arms, dtype=np.int64)

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from workbench.core import Pool, SelectionTask
-from workbench.selection.clustering import Clusters, cluster, default_clusters
-from workbench.selection.embedders import embed
+from workbench.core import ConfigError, Pool, SelectionTask
+from workbench.selection.clustering import Clusters, cluster, default_clusters, require_backend
+from workbench.selection.embedders import EMBEDDERS, embed
 from workbench.selection.first_pool import FirstPool
-from workbench.selection.projection import project
+from workbench.selection.options import require_number
+from workbench.selection.projection import project, require_method
 
 
 class ClusteredPool:
@@ -31,6 +32,8 @@ class ClusteredPool:
         embedder: a name of `EMBEDDERS`, or a mapping of `name` and its options.
         backend: `minibatch` or `faiss`.
         projection: `pca` or `umap`, for the map.
+    Raises:
+        ConfigError: an unknown name or option, or no number of clusters.
     """
 
     def __init__(
@@ -42,9 +45,14 @@ class ClusteredPool:
         backend: str = "minibatch",
         projection: str = "pca",
     ):
-        named = {"name": embedder} if isinstance(embedder, str) else dict(embedder)
+        named = _named(embedder)
+        if clusters is not None:
+            require_number("clusters", clusters, least=1, whole=True)
+        require_backend(backend)
+        require_method(projection)
         self._task, self._asked = task, clusters
         self._embedder, self._options = named.pop("name"), named
+        EMBEDDERS.check(self._embedder, self._options)
         self._backend, self._projection = backend, projection
         self._first = FirstPool()
         self._clusters: Clusters | None = None
@@ -100,3 +108,14 @@ class ClusteredPool:
             )
             self._clusters = Clusters(label_N, centre_CD, distance_N, state["asked"])
             self._first.load_state_dict(state["first"])
+
+
+def _named(embedder: str | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(embedder, str):
+        return {"name": embedder}
+    if not isinstance(embedder, Mapping) or not isinstance(embedder.get("name"), str):
+        raise ConfigError(
+            f"embedder = {embedder!r}",
+            remedy='give a name such as "tfidf", or {"name": "tfidf", "width": 64}',
+        )
+    return dict(embedder)

@@ -2,7 +2,7 @@
 
     selector = SELECTORS.build("quad", task, clusters=100)
     selection = selector.select(pool, budget_tokens, model)
-    selector.tables()["arms"], selector.diagnostics()["trust"]
+    selector.tables()["arms"], selector.diagnostics()["gate"]
 
 Zhang et al. 2025 (arXiv 2409.16986); docs/methods/quad.md says what departs from it.
 Shapes: N pool, C clusters, n rows.
@@ -10,7 +10,7 @@ Shapes: N pool, C clusters, n rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ import numpy as np
 
 from workbench.core import (
     SELECTORS,
-    ConfigError,
     Pool,
     RandomStreams,
     Selection,
@@ -31,6 +30,7 @@ from workbench.selection.clustering import Clusters
 from workbench.selection.duplicates import DuplicateCap
 from workbench.selection.gate import ControlGate, require_trust
 from workbench.selection.judging import JudgeSettings, MakeJudge, influence_judge, require_reference
+from workbench.selection.options import require_number
 from workbench.selection.ordered import distinct_rows, require_budget
 from workbench.selection.rounds import Record, RoundSettings, pull_rounds
 
@@ -48,7 +48,8 @@ class Quad:
         judge: from a model to scores; not an option.
         variant, alpha, tau, confidence, cold_samples: see `Bandit`.
         clusters, embedder, backend, projection: see `ClusteredPool`.
-        preconditioner, damping, attention, mlp, factor_rows, way, limit_mib: see `JudgeSettings`.
+        preconditioner, damping, attention, mlp, names, factor_rows, way, relative_step, limit_mib:
+            see `JudgeSettings`.
         arms_per_round, samples_per_pull, chunk_rows, breadth, scored_share: see `RoundSettings`.
         neighbour_distance: cosine distance within which a pull informs other clusters; None for
             no credit.
@@ -72,8 +73,10 @@ class Quad:
         damping: float = 0.1,
         attention: bool = True,
         mlp: bool = True,
+        names: Sequence[str] | None = None,
         factor_rows: int = 256,
         way: str = "auto",
+        relative_step: float | None = None,
         limit_mib: float | None = None,
         alpha: float | None = None,
         tau: float | None = None,
@@ -95,17 +98,12 @@ class Quad:
         self.task, self._make_judge = task, judge
         self._trust, self._memory = trust, memory
         self._neighbour_distance = neighbour_distance
-        self._new_bandit = partial(
-            Bandit,
-            variant=variant,
-            alpha=alpha,
-            tau=tau,
-            confidence=confidence,
-            cold_samples=cold_samples,
-        )
+        learning = {"confidence": confidence, "cold_samples": cold_samples}
+        self._new_bandit = partial(Bandit, variant=variant, alpha=alpha, tau=tau, **learning)
         self._new_bandit(np.zeros(0))
+        maps = (attention, mlp, names)
         self._judging = JudgeSettings(
-            preconditioner, damping, attention, mlp, factor_rows, way, limit_mib, control_rows
+            preconditioner, damping, *maps, factor_rows, way, relative_step, limit_mib, control_rows
         )
         self._rounds = RoundSettings(
             arms_per_round, samples_per_pull, chunk_rows, breadth, scored_share
@@ -123,8 +121,10 @@ class Quad:
         """Rows of at most `budget` tokens, in the order in which their clusters were accepted.
 
         Raises:
-            PolicyError: a budget above the pool's tokens or below its smallest row; control rows
-                that pass; a score that is not finite.
+            PolicyError: a budget above the pool's tokens or below its smallest row; a score that
+                is not finite.
+            Untrusted: control rows that pass or outrank the pool, before a row is accepted; later
+                they end the choice, and `stopped` says so.
             TooFewDistinct: a budget above the tokens of the pool's distinct rows.
             DataError: no reference rows, or a pool with fewer rows than clusters.
         """
@@ -153,7 +153,7 @@ class Quad:
         self._tables = self._tabulate(pool, arms, bandit, record)
         self._diagnostics = self._diagnose(pool, arms, record, budget)
         self._diagnostics |= {"gate": gate.diagnostics(), "judge": dict(judge.settings)}
-        return self._selection(pool, record, gate.doubt)
+        return self._selection(pool, record)
 
     def _arms(self, pool: Pool, budget: int, clusters: Clusters) -> Arms:
         """The pool's rows by cluster, one of each near-duplicate group that is not used up."""
@@ -173,11 +173,11 @@ class Quad:
             bandit.renew(arms.rows_C, memory=self._memory)
         return bandit
 
-    def _selection(self, pool: Pool, record: Record, doubt: str) -> Selection:
+    def _selection(self, pool: Pool, record: Record) -> Selection:
         row_n = np.array(record.row_n, dtype=np.int64)
         return Selection(
             pool.sample_id_N[row_n],
-            [reason + doubt for reason in record.reason_n],
+            record.reason_n,
             self._tables["samples"]["cluster"][row_n],
             self._tables["samples"]["influence"][row_n],
         )
@@ -261,10 +261,6 @@ class Quad:
 
 
 def _require_memory(memory: float, neighbour_distance: float | None) -> None:
-    if not 0 <= memory <= 1:
-        raise ConfigError(f"memory = {memory}", remedy="give a share from 0 to 1")
-    if neighbour_distance is not None and not neighbour_distance > 0:
-        raise ConfigError(
-            f"neighbour_distance = {neighbour_distance}",
-            remedy="give a cosine distance above 0, or None for no credit",
-        )
+    require_number("memory", memory, least=0, most=1)
+    if neighbour_distance is not None:
+        require_number("neighbour_distance", neighbour_distance, above=0)

@@ -15,15 +15,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workbench.core import ConfigError, Progress, silent
+from workbench.core import Progress, silent
 from workbench.selection.arms import Arms
 from workbench.selection.bandit import Bandit
+from workbench.selection.gate import Untrusted
+from workbench.selection.options import require_number
 
 Score = Callable[[np.ndarray], np.ndarray]
 """Positions in the pool, int64 (n,), to the influence score per token of each, float32 (n,)."""
 
-Gate = Callable[[float], None]
-"""Told the threshold before anything is accepted, once; raises to refuse the selection."""
+Gate = Callable[[float], str]
+"""Told every threshold before rows are accepted on it; gives what to add to their reasons.
+
+Raises `Untrusted` to refuse: the selection while it is empty, more rows later.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,16 @@ class RoundSettings:
     """
 
     arms_per_round: int = 8
-    samples_per_pull: int = 8
+    samples_per_pull: int = 4
     chunk_rows: int = 16
     breadth: float = 1.5
     scored_share: float = 0.3
 
     def __post_init__(self):
         for name in ("arms_per_round", "samples_per_pull", "chunk_rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}", remedy="set at least 1")
-        if self.breadth < 1 or self.scored_share < 0:
-            raise ConfigError(
-                f"breadth = {self.breadth}, scored_share = {self.scored_share}",
-                remedy="give a breadth of 1 or more, and a share of 0 or more",
-            )
+            require_number(name, getattr(self, name), least=1, whole=True)
+        require_number("breadth", self.breadth, least=1)
+        require_number("scored_share", self.scored_share, least=0)
 
 
 class Pull(NamedTuple):
@@ -89,6 +90,9 @@ def pull_rounds(
 
     A round pulls the open arms with the highest optimistic scores; an arm is open while it has
     rows to score or passes with rows to give.  So every round scores or gives something.
+
+    Raises:
+        Untrusted: from the gate, before anything is accepted.
     """
     rounds = _Rounds(bandit, arms, score, settings, budget_tokens, gate, progress)
     while not rounds.record.stopped:
@@ -106,6 +110,7 @@ class _Rounds:
     gate: Gate | None
     progress: Progress
     record: Record = field(default_factory=Record)
+    doubt: str = ""
 
     def play(self) -> None:
         """One round: choose, score, judge, give."""
@@ -118,14 +123,24 @@ class _Rounds:
         rewards = self._pull(chosen)
         self.record.threshold = self.threshold()
         passes_C, optimistic_C = self.passes(), self.bandit.estimate().optimistic_C
-        if passes_C.any() and self.gate is not None:
-            self.gate(self.record.threshold)
-            self.gate = None
+        if passes_C[chosen].any():
+            self._ask_gate()
         for cluster in sorted(chosen.tolist(), key=lambda each: -optimistic_C[each]):
             if passes_C[cluster] and not self.record.stopped:
                 self._accept(cluster)
         self._tell(chosen, rewards)
         self.record.rounds += 1
+
+    def _ask_gate(self) -> None:
+        """The threshold falls while the best clusters are emptied, so it is judged every round."""
+        if self.gate is None:
+            return
+        try:
+            self.doubt = self.gate(self.record.threshold)
+        except Untrusted as error:
+            if not self.record.row_n:
+                raise
+            self.record.stopped = error.problem
 
     def knows_enough(self) -> bool:
         """Whether the cold start is over: before it no threshold means anything."""
@@ -187,7 +202,7 @@ class _Rounds:
         shown = f"mean {estimate.mean_C[cluster]:.4g}"
         if self.bandit.variant == "robust" and self.may_score():
             shown = f"{estimate.low_C[cluster]:.4g}, low end of {shown},"
-        return f"round {self.record.rounds}: {shown} passes {self.record.threshold:.4g}"
+        return f"round {self.record.rounds}: {shown} passes {self.record.threshold:.4g}{self.doubt}"
 
     def _tell(self, chosen: np.ndarray, rewards: list[float | None]) -> None:
         event: dict[str, Any] = {

@@ -8,6 +8,7 @@ goes on.  Shapes: N pool, n rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ class TopInfluence(OrderedSelector):
 
     Args:
         judge: from a model to scores; not an option.
-        preconditioner, damping, attention, mlp, factor_rows, way, limit_mib, control_rows: see
-            `JudgeSettings`.
+        preconditioner, damping, attention, mlp, names, factor_rows, way, relative_step, limit_mib,
+            control_rows: see `JudgeSettings`.
         deduplicate: see `OrderedSelector`.
         trust: what to do when control rows score as high as the last row taken: `refuse`, `warn`,
             or `off` not to look.
@@ -49,8 +50,10 @@ class TopInfluence(OrderedSelector):
         damping: float = 0.1,
         attention: bool = True,
         mlp: bool = True,
+        names: Sequence[str] | None = None,
         factor_rows: int = 256,
         way: str = "auto",
+        relative_step: float | None = None,
         limit_mib: float | None = None,
         control_rows: int = 32,
         deduplicate: bool = False,
@@ -59,8 +62,9 @@ class TopInfluence(OrderedSelector):
         super().__init__(task, deduplicate=deduplicate)
         require_trust(trust)
         self._make_judge, self._trust = judge, trust
+        maps = (attention, mlp, names)
         self._judging = JudgeSettings(
-            preconditioner, damping, attention, mlp, factor_rows, way, limit_mib, control_rows
+            preconditioner, damping, *maps, factor_rows, way, relative_step, limit_mib, control_rows
         )
         self._budget = 0
 
@@ -68,7 +72,7 @@ class TopInfluence(OrderedSelector):
         """As `OrderedSelector.select`.
 
         Raises:
-            PolicyError: also, control rows that would be taken.
+            Untrusted: control rows that would be taken, or outrank those of the pool.
             DataError: no reference rows.
         """
         require_reference(self.task)
@@ -85,10 +89,10 @@ class TopInfluence(OrderedSelector):
         gate = ControlGate(self._trust, judge.controls, self.task.progress)
         # Where everything is taken there is no threshold, and nothing to choose.
         is_choice = 0 < len(taken_n) < len(open_n)
-        gate(float(influence_N[taken_n[-1]]) if is_choice else -np.inf)
+        doubt = gate(float(influence_N[taken_n[-1]]) if is_choice else -np.inf)
         return Judged(
             order_n,
-            "top influence" + gate.doubt,
+            f"top influence{doubt}",
             influence_N=influence_N,
             facts={"gate": gate.diagnostics(), "judge": dict(judge.settings)},
         )
