@@ -11,15 +11,12 @@ Shapes: N transitions, S state, K domains, P parameters.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from workbench.mixing.acodm.networks import Network, soft_update
+from workbench.mixing.acodm.networks import Adam, Network, soft_update
 from workbench.mixing.acodm.replay_buffer import Transitions
 from workbench.mixing.acodm.rewards import Reward, mixture_reward
 
@@ -64,21 +61,21 @@ class Agent:
         outputs = domains if settings.critic == "vector" else 1
         self.critic = Network(inputs=state + domains, outputs=outputs, hidden=hidden, seed=seed + 1)
         self.target_actor, self.target_critic = self.actor.copy(), self.critic.copy()
-        self.actor_optimizer = _adam(self.actor, settings.learning_rate)
-        self.critic_optimizer = _adam(self.critic, settings.learning_rate)
+        self.actor_optimizer = Adam(self.actor, settings.learning_rate)
+        self.critic_optimizer = Adam(self.critic, settings.learning_rate)
 
-    def mixture(self, actor: Network, state_NS: Tensor) -> Tensor:
+    def mixture(self, actor: Network, state_NS: np.ndarray) -> np.ndarray:
         """a = (1 - floor) softmax(logits) + floor / K, (N, K)."""
-        return self._floored(actor(state_NS).softmax(dim=-1))
+        return self._floored(_softmax(actor(state_NS)))
 
-    def _floored(self, share_NK: Tensor) -> Tensor:
+    def _floored(self, share_NK: np.ndarray) -> np.ndarray:
         floor = self.settings.floor
         return (1 - floor) * share_NK + floor / share_NK.shape[-1]
 
     def act(self, state_S: np.ndarray) -> np.ndarray:
         """The mixture for a state, (K,) float64 with sum 1."""
-        state_1S = torch.from_numpy(state_S.astype(np.float32))[None]
-        mixture_K = self.mixture(self.actor, state_1S)[0].double().numpy()
+        state_1S = state_S[None].astype(np.float32)
+        mixture_K = self.mixture(self.actor, state_1S)[0].astype(np.float64)
         return mixture_K / mixture_K.sum()
 
     def update(self, batch: Transitions, *, actor: bool = True) -> dict[str, float]:
@@ -98,7 +95,7 @@ class Agent:
             soft_update(self.target_actor.parameter_P, self.actor.parameter_P, rate)
         return losses
 
-    def targets(self, batch: Transitions) -> Tensor:
+    def targets(self, batch: Transitions) -> np.ndarray:
         """y = R + discount * target Q(s', target a(s')), (N, 1) or per domain (N, K)."""
         reward = batch.reward_NK
         if self.settings.critic == "scalar":
@@ -106,37 +103,39 @@ class Agent:
         if not self.settings.discount:
             return reward
         next_mixture = self.mixture(self.target_actor, batch.next_NS)
-        future = self.target_critic(torch.cat([batch.next_NS, next_mixture], dim=1))
+        future = self.target_critic(_joined(batch.next_NS, next_mixture))
         return reward + self.settings.discount * future
 
     def _update_critic(self, batch: Transitions) -> float:
         target = self.targets(batch)
-        error = self.critic(torch.cat([batch.state_NS, batch.mixture_NK], dim=1)) - target
-        self.critic.backward(error * (2 / error.numel()))
+        error = self.critic(_joined(batch.state_NS, batch.mixture_NK)) - target
+        self.critic.backward(error * (2 / error.size))
         self.critic_optimizer.step()
-        return error.square().mean().item()
+        return float(np.square(error).mean())
 
     def _update_actor(self, batch: Transitions) -> float:
-        share_NK = self.actor(batch.state_NS).softmax(dim=-1)
+        share_NK = _softmax(self.actor(batch.state_NS))
         mixture_NK = self._floored(share_NK)
         loss, slope_NK = self._actor_loss(batch, mixture_NK)
         # Through the floor, then through the softmax.
         slope_NK = (1 - self.settings.floor) * share_NK * slope_NK
-        self.actor.backward(slope_NK - share_NK * slope_NK.sum(dim=1, keepdim=True))
+        self.actor.backward(slope_NK - share_NK * slope_NK.sum(axis=1, keepdims=True))
         own = self.settings.actor_step == "own"
         (self.actor_optimizer if own else self.critic_optimizer).step()
-        return loss.item()
+        return float(loss)
 
-    def _actor_loss(self, batch: Transitions, mixture_NK: Tensor) -> tuple[Tensor, Tensor]:
+    def _actor_loss(
+        self, batch: Transitions, mixture_NK: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """entropy * sum a log a - gain, averaged over N, and its slope in the mixture, (N, K)."""
         gain, slope_NK = self._gain(batch, mixture_NK)
         # 0 log 0 is 0: without a floor the softmax reaches 0 itself.
-        log_NK = mixture_NK.clamp(min=torch.finfo(mixture_NK.dtype).tiny).log()
+        log_NK = np.log(np.maximum(mixture_NK, np.finfo(np.float32).tiny))
         weight = self.settings.entropy / len(mixture_NK)
         loss = weight * (mixture_NK * log_NK).sum() - gain
         return loss, weight * (log_NK + 1) - slope_NK
 
-    def _gain(self, batch: Transitions, mixture_NK: Tensor) -> tuple[Tensor, Tensor]:
+    def _gain(self, batch: Transitions, mixture_NK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What the actor climbs, averaged over N, and its slope in the mixture, (N, K).
 
         With `actor_step="critics"` the critic's gradient of -gain is left for its optimiser.
@@ -145,9 +144,9 @@ class Agent:
         if self.settings.critic == "none":
             slope_NK = batch.reward_NK / rows
             return (mixture_NK * slope_NK).sum(), slope_NK
-        value = self.critic(torch.cat([batch.state_NS, mixture_NK], dim=1))
+        value = self.critic(_joined(batch.state_NS, mixture_NK))
         weighed = self.settings.critic == "vector" and self.settings.scalarise == "mixture"
-        weight = mixture_NK / rows if weighed else torch.full_like(value, 1 / value.numel())
+        weight = mixture_NK / rows if weighed else np.full_like(value, 1 / value.size)
         own = self.settings.actor_step == "own"
         slope_NK = -self.critic.backward(-weight, parameters=not own)[:, -domains:]
         return (weight * value).sum(), slope_NK + value / rows if weighed else slope_NK
@@ -163,15 +162,17 @@ class Agent:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        # A copy, because optimisers hand out their own tensors.
-        return copy.deepcopy({name: part.state_dict() for name, part in self._parts().items()})
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, part in self._parts().items():
-            part.load_state_dict(copy.deepcopy(state[name]))
+            part.load_state_dict(state[name])
 
 
-def _adam(network: Network, learning_rate: float) -> torch.optim.Adam:
-    """Of the network's one vector, whose gradient `Network.backward` fills in place."""
-    network.parameter_P.grad = network.gradient_P
-    return torch.optim.Adam([network.parameter_P], lr=learning_rate, fused=True)
+def _joined(state_NS: np.ndarray, mixture_NK: np.ndarray) -> np.ndarray:
+    return np.concatenate([state_NS, mixture_NK], axis=1)
+
+
+def _softmax(logits_NK: np.ndarray) -> np.ndarray:
+    power_NK = np.exp(logits_NK - logits_NK.max(axis=1, keepdims=True))
+    return power_NK / power_NK.sum(axis=1, keepdims=True)

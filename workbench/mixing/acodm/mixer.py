@@ -34,6 +34,7 @@ from workbench.core import (
     StepOutcome,
     Tracking,
     Whole,
+    entropy_nats,
     stream_seed,
 )
 from workbench.mixing.acodm.agent import ActorStep, Agent, CriticForm, Scalarise, Settings
@@ -178,7 +179,7 @@ class AcOdm:
         self._depth_L = norms.depth_L if norms else None
         after_S = self.view.after(loss_K, count_K, norms, outcome.step)
         mixture_K = self._mixture_K
-        self._logged = {"phase": self._phase(outcome.step), "entropy": _entropy(mixture_K)}
+        self._logged = {"phase": self._phase(outcome.step), "entropy": entropy_nats(mixture_K)}
         gradients = outcome.signals.get(Signal.DOMAIN_GRADIENTS)
         if gradients is None or self._acts_only:
             return
@@ -375,10 +376,6 @@ def read_agent(path: str | Path) -> dict[str, Any]:
 def _prior(task: MixingTask, name: str) -> np.ndarray:
     rows_K = np.asarray(task.rows_K, dtype=np.float64)
     return rows_K / rows_K.sum() if name == "natural" else np.full(len(task), 1 / len(task))
-
-
-def _entropy(mixture_K: np.ndarray) -> float:
-    return float(-(mixture_K * np.log(np.maximum(mixture_K, 1e-300))).sum())
 
 
 def _check_agent(mode: Mode, agent: str | Path | None) -> None:

@@ -14,25 +14,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Transitions:
     """A mini-batch: states (N, S), mixtures (N, K), rewards per domain (N, K), next states."""
 
-    state_NS: Tensor
-    mixture_NK: Tensor
-    reward_NK: Tensor
-    next_NS: Tensor
+    state_NS: np.ndarray
+    mixture_NK: np.ndarray
+    reward_NK: np.ndarray
+    next_NS: np.ndarray
 
 
 class ReplayBuffer:
     """A ring of transitions.  State fields: the filled part and how many were ever added."""
 
     def __init__(self, capacity: int, *, state: int, domains: int):
-        self._widths = (state, domains, domains, state)
-        self._rows = np.empty((capacity, sum(self._widths)), dtype=np.float32)
+        widths = (state, domains, domains, state)
+        ends = np.cumsum(widths).tolist()
+        self._parts = [slice(e - w, e) for w, e in zip(widths, ends, strict=True)]
+        self._rows = np.empty((capacity, sum(widths)), dtype=np.float32)
         self.added = 0
 
     def __len__(self) -> int:
@@ -45,8 +46,8 @@ class ReplayBuffer:
 
     def sample(self, count: int, rng: np.random.Generator) -> Transitions:
         """`count` transitions, uniformly with replacement."""
-        rows = torch.from_numpy(self._rows[rng.integers(0, len(self), count)])
-        return Transitions(*rows.split(self._widths, dim=1))
+        rows = self._rows[rng.integers(0, len(self), count)]
+        return Transitions(*(rows[:, part] for part in self._parts))
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": torch.from_numpy(self._rows[: len(self)].copy()), "added": self.added}

@@ -26,11 +26,8 @@ PATIENCE_STEPS = 20
 """Steps before a running ratio is worth a warning."""
 
 
-def mixture_reward(reward: Any, mixture: Any, form: Reward) -> Any:
-    """R of a mixture from the rewards of its domains, (…, K) -> (…): sum a_i z_i, or sum W_i / P_i.
-
-    Takes arrays or tensors.
-    """
+def mixture_reward(reward: np.ndarray, mixture: np.ndarray, form: Reward) -> np.ndarray:
+    """R of a mixture from rewards of its domains, (…, K) -> (…): sum a_i z_i, or sum W_i / P_i."""
     return (mixture * reward).sum(-1) if form == "alignment" else reward.sum(-1)
 
 
