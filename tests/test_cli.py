@@ -270,3 +270,21 @@ def test_a_broken_run_is_named_and_does_not_hide_the_others(call, tmp_path):
     shown = call("runs")
     assert shown.exit_code == 0 and "finished" in shown.output
     assert "left out" in shown.output and "broken" in plain(shown.output)
+
+
+def test_a_sink_follows_a_run_and_its_resume(call):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    done = call("train", *TINY, "--set", "total_steps=3", "--sink", "tensorboard")
+    assert done.exit_code == 0, done.output
+    call("resume", "runs/run", "--set", "total_steps=5", "--sink", "tensorboard")
+    board = EventAccumulator("runs/run/tensorboard", {"scalars": 0})
+    board.Reload()
+    assert [item.step for item in board.Scalars("step/loss")] == list(range(5))
+
+
+def test_an_unknown_sink_is_refused_before_any_work(call, tmp_path):
+    refused = call("train", *TINY, "--sink", "tensorbord")
+    assert refused.exit_code == 1 and "did you mean 'tensorboard'" in plain(refused.output)
+    assert not (tmp_path / "runs").exists()

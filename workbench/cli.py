@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from workbench.config import RunConfig
     from workbench.tracking import RunFolder
     from workbench.training import Run
+    from workbench.training.loop import Callback
 
 # Without a terminal there is no width to fit, and folded cells are hard to search.
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -69,6 +70,11 @@ ConfigFile = Annotated[
 ]
 Corpus = Annotated[
     str | None, typer.Option(help="installed, planted, a folder, a file, or a datasets name.")
+]
+
+Sinks = Annotated[
+    list[str] | None,
+    typer.Option("--sink", help="Also write to tensorboard, wandb or mlflow; repeat for several."),
 ]
 
 
@@ -126,6 +132,7 @@ def train(
     seed: int | None = None,
     name: Annotated[str | None, typer.Option(help="Name of the run and of its folder.")] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the run's folder.")] = Path("runs"),
+    sink: Sinks = None,
     changes: Settings = None,
 ) -> None:
     """Train a model into a run folder; Ctrl-C stops with a checkpoint."""
@@ -135,9 +142,9 @@ def train(
     settings = _settings(
         config, changes, seed=seed, name=name, corpus=corpus, model=model, **policies
     )
-    since = time.time()
+    since, callbacks = time.time(), _sinks(sink, out / settings.name)
     with _bar() as progress:
-        run = training.start(settings, out, progress=progress, announce=False)
+        run = training.start(settings, out, callbacks=callbacks, progress=progress, announce=False)
     _print_notes(run.folder.environment["corpus_notes"], run.path / "config.json")
     _follow(run, since)
 
@@ -146,14 +153,18 @@ def train(
 def resume(
     path: Annotated[Path, typer.Argument(help="A run folder.")],
     step: Annotated[int | None, typer.Option(help="Checkpoint to go on from; newest.")] = None,
+    sink: Sinks = None,
     changes: Settings = None,
 ) -> None:
     """Continue a run that was stopped, failed or was killed."""
     from workbench import training
 
-    options, since = {"step": step, "changes": _values(changes)}, time.time()
+    since, callbacks = time.time(), _sinks(sink, path)
+    options: dict[str, Any] = {"background": True, "announce": False, "callbacks": callbacks}
     with _bar() as progress:
-        run = training.resume(path, progress=progress, background=True, announce=False, **options)
+        run = training.resume(
+            path, step=step, changes=_values(changes), progress=progress, **options
+        )
     _follow(run, since)
 
 
@@ -256,7 +267,9 @@ def sweep(
 @app.command(epilog="Example: workbench runs out")
 def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
     """List the runs at or below a folder."""
-    _print_table([_row(run) for run in _find([folder])], title=str(folder))
+    from workbench.batch.terminal import run_row
+
+    _print_table([run_row(run) for run in _find([folder])], title=str(folder))
 
 
 @app.command(epilog="Example: workbench report runs --out report.html --baseline uniform")
@@ -304,6 +317,12 @@ def _settings(path: Path | None, changes: list[str] | None, **given: Any) -> Run
     return config.change(**named).change(**_values(changes))
 
 
+def _sinks(names: list[str] | None, path: Path) -> list[Callback]:
+    from workbench.tracking import sinks
+
+    return [sinks.build(name, path) for name in names or ()]
+
+
 def _values(changes: list[str] | None) -> dict[str, Any]:
     from workbench.batch.parameter_text import read_values
 
@@ -318,7 +337,7 @@ def _bar() -> AbstractContextManager[Progress]:
 
 def _follow(run: Run, since: float) -> None:
     """Show what a run writes until it ends; the first Ctrl-C stops it with a checkpoint."""
-    from workbench.batch.terminal import follow
+    from workbench.batch.terminal import follow, run_row
 
     try:
         follow(run, console, since=since)
@@ -326,7 +345,7 @@ def _follow(run: Run, since: float) -> None:
         console.print("stopping after this step …")
         run.stop()
     run.wait()
-    row = _row(run.folder)
+    row = run_row(run.folder)
     console.print(f"{row['status']} at step {row['step']}, loss {row['loss']} nats", end=", ")
     console.print(f"held-out {row['held_out']} nats", _shown(run.path), soft_wrap=True)
     if run.status() == "stopped":
@@ -345,25 +364,6 @@ def _find(paths: list[Path]) -> list[RunFolder]:
             f"no run in {', '.join(map(str, paths))}", remedy="make one with: workbench train"
         )
     return list({run.path.resolve(): run for run in found}.values())
-
-
-def _row(run: RunFolder) -> dict[str, Any]:
-    """What the list of runs says about one."""
-    from workbench.training import Run
-
-    events, config = run.events(), Run(run).config
-    steps = [event for event in events if event["kind"] == "step"]
-    held_out = [event for event in events if event["kind"] == "held_out"]
-    policies = [p.name for p in (config.selector, config.mixer, config.reweighter) if p]
-    return {
-        "name": run.config["name"],
-        "status": run.status(),
-        "step": f"{steps[-1]['step'] + 1 if steps else 0}/{config.training.total_steps}",
-        "loss": f"{steps[-1]['loss']:.3f}" if steps else "–",
-        "held_out": f"{held_out[-1]['mean_nats']:.3f}" if held_out else "–",
-        "policies": " ".join(policies),
-        "path": str(run.path),
-    }
 
 
 def _print_notes(notes: list[str], source: Path, *, limit: int = 3) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from workbench.batch.notebook import Progress
+    from workbench.tracking import RunFolder
     from workbench.training import Run
 
 POLL_SECONDS = 0.2
@@ -124,3 +125,22 @@ def selected_line(event: Mapping[str, Any]) -> str:
         f"step {event['step']}: selected {event['rows']} of {event['pool_rows']} rows in "
         f"{event['seconds']:.0f} s, most from " + ", ".join(f"{name} {n}" for name, n in most)
     )
+
+
+def run_row(run: RunFolder) -> dict[str, Any]:
+    """What the list of runs says about one."""
+    from workbench.training import Run
+
+    events, config = run.events(), Run(run).config
+    steps = [event for event in events if event["kind"] == "step"]
+    held_out = [event for event in events if event["kind"] == "held_out"]
+    policies = [p.name for p in (config.selector, config.mixer, config.reweighter) if p]
+    return {
+        "name": run.config["name"],
+        "status": run.status(),
+        "step": f"{steps[-1]['step'] + 1 if steps else 0}/{config.training.total_steps}",
+        "loss": f"{steps[-1]['loss']:.3f}" if steps else "–",
+        "held_out": f"{held_out[-1]['mean_nats']:.3f}" if held_out else "–",
+        "policies": " ".join(policies),
+        "path": str(run.path),
+    }

@@ -8,6 +8,7 @@ Its steps only go up, so a run rewound under other settings goes on in a new one
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,7 @@ class WeightsAndBiases:
         import wandb
 
         assert self._folder is not None
+        self._wait_for_a_folder_of_its_own(state["id"])
         number = state["branches"]
         self._run = wandb.init(
             project=self._project,
@@ -80,6 +82,13 @@ class WeightsAndBiases:
             settings=wandb.Settings(console="off", silent=True),
             config={**self._folder.config, "environment": self._folder.environment},
         )
+
+    def _wait_for_a_folder_of_its_own(self, identity: str) -> None:
+        # Folders are named by the second they were made in, and one is written over by the next.
+        assert self._folder is not None
+        made = self._folder.path / "wandb"
+        while any(made.glob(f"*{time.strftime('%Y%m%d_%H%M%S')}-{identity}")):
+            time.sleep(0.05)
 
 
 def _identity(folder: RunFolder, branch: int) -> str:
