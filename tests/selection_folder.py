@@ -15,6 +15,7 @@ from workbench.tracking import RunFolder
 DOMAINS = ("clean", "noise <b>")
 FIRST_ID = 1_000_000_000_000
 SCORED = 4
+ACCEPTED = 3
 
 
 def pool(rows: int, clusters: int) -> dict[str, np.ndarray]:
@@ -36,10 +37,11 @@ def pool(rows: int, clusters: int) -> dict[str, np.ndarray]:
 def rounds(count: int, clusters: int) -> list[dict[str, Any]]:
     """Events of rounds that pull two arms each, the better (higher) ones more often."""
     rng = np.random.default_rng(1)
-    events = []
+    events, accepted_C = [], np.zeros(clusters, dtype=int)
     for number in range(count):
         first = number % clusters if number < clusters else clusters - 1
         chosen = sorted({first, int(rng.integers(clusters // 2, clusters))})
+        accepted_C[[c for c in chosen if c >= clusters - clusters // 4]] += ACCEPTED
         events.append(
             {
                 "kind": "selecting",
@@ -49,6 +51,7 @@ def rounds(count: int, clusters: int) -> list[dict[str, Any]]:
                 "round": number,
                 "clusters": chosen,
                 "rewards": [c / clusters - 0.5 for c in chosen],
+                "accepted": accepted_C[chosen].tolist(),
                 "accepted_tokens": 100 * number,
                 "scored": SCORED * 2 * (number + 1),
                 "threshold": 0.1,

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.browser
 
 SETTLE_MS = 15000
 ROWS, ARMS, ROUNDS = 600, 12, 20
-MANY = 100_000
+MANY, MANY_ARMS = 100_000, 80
 START = """
 import workbench as wb
 class Written:
@@ -41,7 +41,7 @@ def errors() -> list[str]:
 @pytest.fixture(scope="module")
 def view(lab, page, errors, nano_config):
     """The map of a run with a choice of twenty rounds before step 0."""
-    for name, sizes in {"few": (ROWS, ARMS, ROUNDS), "many": (MANY, 200, 50)}.items():
+    for name, sizes in {"few": (ROWS, ARMS, ROUNDS), "many": (MANY, MANY_ARMS, 50)}.items():
         rows, clusters, count = sizes
         folder = new_folder(lab.folder / "runs" / name, nano_config.to_dict())
         write_choice(folder, rows=rows, clusters=clusters, count=count)
@@ -188,10 +188,19 @@ def test_the_slider_goes_through_the_rounds_and_lights_the_arms_pulled(lab, view
     assert sum(map(int, pulls)) == len(lit)
     slider.press("ArrowRight")
     until(view, "data.shown === '1'")
+    accepted = lambda: sum(  # noqa: E731
+        int(text) for text in view.locator(".wb-arms tbody td:nth-child(5)").all_inner_texts()
+    )
+    early = accepted()
+    view.get_by_label("Colour of the points").select_option("accepted")
+    until(view, "data.way === 'accepted'")
+    assert "up to the round shown" in view.locator(".wb-map-key").inner_text()
+    view.get_by_label("Colour of the points").select_option("domain")
     view.get_by_role("button", name="Play").click()
     until(
         view, "data.follows === 'true' && +data.shown === argument && data.lit === '0'", ROUNDS - 1
     )
+    assert accepted() > early
 
 
 def test_a_hundred_thousand_rows_are_drawn_and_zoom(lab, view, errors):
@@ -209,5 +218,7 @@ def test_a_hundred_thousand_rows_are_drawn_and_zoom(lab, view, errors):
     page.mouse.wheel(0, -1500)
     page.wait_for_function("() => +document.querySelector('.wb-map').dataset.zoom > 2")
     assert 0 < int(data(view)["drawn"]) < MANY
-    assert view.locator(".wb-arms tbody tr").count() == 200
+    assert view.locator(".wb-arms tbody tr").count() == MANY_ARMS
+    # 1,250 rows an arm: counts are shown in full.
+    assert view.locator(".wb-arms tbody td:nth-child(5)").first.inner_text() == "1\u202f250"
     assert json.dumps(errors) == "[]"

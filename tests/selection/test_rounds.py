@@ -117,12 +117,17 @@ def test_a_budget_of_all_there_is_takes_all_there_is():
 
 def test_every_round_is_told_and_every_scored_row_is_a_pull():
     told = []
-    record, _, asked = run([30, 30, 30], 25, told=told)
+    record, arms, asked = run([30, 30, 30], 25, told=told)
     assert [row for _, _, row, _ in record.pulls] == asked
     assert [event["round"] for event in told] == list(range(record.rounds))
     assert told[-1]["accepted_tokens"] == told[-1]["done"] == record.accepted_tokens
     assert all(len(event["clusters"]) == len(event["rewards"]) for event in told)
     assert {event["stage"] for event in told} == {"pull"}
+    accepted_C = np.zeros(3, dtype=int)
+    for event in told:
+        accepted_C[event["clusters"]] = event["accepted"]
+        assert accepted_C.sum() * TOKENS == event["accepted_tokens"]
+    assert accepted_C.tolist() == arms.accepted_C().tolist()
     json.dumps(told, allow_nan=False)
 
 

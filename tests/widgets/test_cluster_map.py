@@ -101,6 +101,31 @@ def test_an_earlier_round_counts_only_what_was_pulled_until_then(browse, folder)
     assert unpulled and set(unpulled) == {None}
 
 
+def test_acceptance_grows_over_the_rounds_and_never_shrinks(browse, folder):
+    write_choice(folder)
+    browser = browse(folder)
+    told = [browser.send(step=step)["round"] for step in range(20)]
+    accepted_RC = np.array([round_["accepted"] for round_ in told])
+    assert (np.diff(accepted_RC, axis=0) >= 0).all() and accepted_RC[-1].sum() > accepted_RC[
+        0
+    ].sum()
+    for event, accepted_C in zip(folder.events("selecting")[-20:], accepted_RC, strict=True):
+        assert accepted_C[event["clusters"]].tolist() == event["accepted"]
+    assert ("Rows accepted", f"{accepted_RC[7].sum()}") in told[7]["facts"]
+
+
+def test_rounds_recorded_without_acceptance_say_nothing_of_it(browse, folder):
+    with folder.lock():
+        folder.write_pool({"samples": pool(600, 12)})
+        folder.append_many(
+            [{"kind": "selecting", "step": 4, "stage": "map", "done": 1, "total": 1}]
+        )
+        events = [{k: v for k, v in e.items() if k != "accepted"} for e in rounds(3, 12)]
+        folder.append_many([{**event, "step": 4} for event in events])
+    round_ = browse(folder).send()["round"]
+    assert round_["accepted"] is None and "Rows accepted" not in dict(round_["facts"])
+
+
 def test_while_a_selector_works_its_pool_and_rounds_are_shown_without_scores(browse, folder):
     browser = browse(folder)
     assert browser.send()["recorded"] is None and browser.frames[-1][0]["choice"] is None
@@ -174,6 +199,7 @@ def test_stages_are_told_in_words():
     assert told_stage(stage) == "Embedding rows: 1,000 of 4,000"
     assert told_stage({"stage": "a new one", "done": None, "total": None}) == "A new one"
     assert known([1.0, float("nan"), None, 0.123456789]) == [1, None, None, 0.12346]
+    assert known([1234567.0, 123456.7]) == [1234567, 123460.0], "counts are not rounded"
 
 
 def test_without_a_front_end_there_are_figures(folder, capsys, monkeypatch):

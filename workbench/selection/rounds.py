@@ -205,6 +205,7 @@ class _Rounds:
         return f"round {self.record.rounds}: {shown} passes {self.record.threshold:.4g}{self.doubt}"
 
     def _tell(self, chosen: np.ndarray, rewards: list[float | None]) -> None:
+        """Rows accepted so far are told of the pulled arms: no other gives any in this round."""
         event: dict[str, Any] = {
             "stage": "pull",
             "done": self.record.accepted_tokens,
@@ -212,6 +213,7 @@ class _Rounds:
             "round": self.record.rounds,
             "clusters": chosen.tolist(),
             "rewards": rewards,
+            "accepted": self.arms.accepted_C()[chosen].tolist(),
             "accepted_tokens": self.record.accepted_tokens,
             "scored": len(self.record.pulls),
             "threshold": self.record.threshold if np.isfinite(self.record.threshold) else None,

@@ -133,11 +133,15 @@ def _arms(choice: Choice, clusters: int) -> dict[str, list]:
 
 
 def round_at(curves: ChoiceCurves, step: int, number: int, clusters: int) -> dict[str, Any]:
-    """Arms pulled in a round of the choice before `step`, and pulls and means up to it."""
+    """Arms pulled in a round of the choice before `step`, and what is known of all up to it.
+
+    `accepted` is None for a run recorded before rounds told it.
+    """
     rounds = curves.rounds(step)[: number + 1]
     now = rounds[-1]
     pulls_RC, mean_RC = arm_history(rounds, clusters)
-    threshold = now.get("threshold")
+    threshold, accepted = now.get("threshold"), _accepted(rounds, clusters)
+    facts = [("Rows accepted", f"{sum(accepted):,}")] if accepted is not None else []
     return {
         "step": number,
         "choice": step,
@@ -146,16 +150,29 @@ def round_at(curves: ChoiceCurves, step: int, number: int, clusters: int) -> dic
         "rewards": known(now["rewards"]),
         "pulls": pulls_RC[-1].tolist(),
         "means": known(mean_RC[-1]),
+        "accepted": accepted,
         "facts": [
             ("Arms pulled", len(now["clusters"])),
             ("Rows scored", f"{now.get('scored', 0):,}"),
+            *facts,
             ("Tokens accepted", f"{now['done']:,} of {now['total']:,}"),
             ("Threshold", None if threshold is None else f"{threshold:.4g}"),
         ],
     }
 
 
+def _accepted(rounds: list[dict[str, Any]], clusters: int) -> list[int] | None:
+    """Rows of each cluster accepted up to the last of these rounds."""
+    accepted_C = [0] * clusters
+    for event in rounds:
+        if "accepted" not in event:
+            return None
+        for cluster, rows in zip(event["clusters"], event["accepted"], strict=True):
+            accepted_C[cluster] = rows
+    return accepted_C
+
+
 def known(values: Any) -> list[float | None]:
-    """Numbers as JSON: 5 digits, None for what is missing."""
-    finite = [None if v is None or not math.isfinite(v) else float(f"{v:.5g}") for v in values]
-    return [int(v) if v is not None and v == int(v) else v for v in finite]
+    """Numbers as JSON: whole ones in full, others in 5 digits, None for what is missing."""
+    finite = [None if v is None or not math.isfinite(v) else v for v in values]
+    return [v if v is None else int(v) if v == int(v) else float(f"{v:.5g}") for v in finite]

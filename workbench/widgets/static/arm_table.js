@@ -12,7 +12,7 @@ class ArmTable {
     const heads = [
       ["cluster", "Arm", "Number of the cluster"], ["mean", "Mean", "Mean influence per token"],
       ["low", "Interval", "Sorted by its lower end"], ["pulls", "Pulls", "Up to the round shown"],
-      ["accepted", "Accepted", "Rows accepted in the whole choice"],
+      ["accepted", "Accepted", "Rows accepted up to the round shown"],
       ["inside", "In lasso", "Rows inside the lasso"],
     ];
     this.heads = new Map(heads.map(([by, name, title]) => [by, this.head(by, name, title)]));
@@ -49,6 +49,7 @@ class ArmTable {
     if (by === "cluster") return c;
     if (by === "mean") return this.mean(c);
     if (by === "pulls") return this.round?.pulls[c] ?? null;
+    if (by === "accepted") return (this.round?.last ? null : this.round?.accepted)?.[c] ?? this.arms.accepted[c];
     if (by === "inside") return this.inside?.[c] ?? null;
     return this.arms[by][c];
   }
@@ -86,17 +87,18 @@ class ArmTable {
   row(c) {
     let row = this.rows.get(c);
     if (!row) this.rows.set(c, row = this.build(c));
-    const few = (value) => value === null || value === undefined ? "–" : String(+value.toPrecision(3));
-    const mean = this.mean(c), { low, high, accepted } = this.arms;
+    const or = (shown) => (value) => value === null || value === undefined ? "–" : shown(value);
+    const few = or((value) => String(+value.toPrecision(3))), count = or(thousands);
+    const mean = this.mean(c), { low, high } = this.arms;
     const lit = this.round?.clusters.includes(c) && !this.quiet;
     row.root.classList.toggle("wb-lit", Boolean(lit));
     setText(row.name, `${lit ? "◉ " : ""}${c}`);
     row.name.setAttribute("aria-pressed", this.chosen.has(c));
     row.root.classList.toggle("wb-chosen", this.chosen.has(c));
     setText(row.mean, few(mean));
-    setText(row.pulls, few(this.value("pulls", c)));
-    setText(row.accepted, few(accepted[c]));
-    setText(row.inside, this.inside ? few(this.inside[c]) : "");
+    setText(row.pulls, count(this.value("pulls", c)));
+    setText(row.accepted, count(this.value("accepted", c)));
+    setText(row.inside, this.inside ? count(this.inside[c]) : "");
     row.inside.hidden = !this.inside;
     const across = (value) => (100 * (value - this.ends[0])) / (this.ends[1] - this.ends[0] || 1);
     row.bar.hidden = low[c] === null;

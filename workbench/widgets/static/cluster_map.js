@@ -215,7 +215,7 @@ class ClusterMapView extends ScrubView {
   }
 
   drawKey(looks) {
-    const way = this.way.value, shown = way + this.poolKey + (looks.most ?? "");
+    const way = this.way.value, shown = [way, this.poolKey, looks.most, looks.growing].join();
     if (shown === this.keyShown) return;
     this.keyShown = shown;
     if (way !== "domain") return this.keys.replaceChildren(...keyOf(way, this.pool, looks));

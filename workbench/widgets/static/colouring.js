@@ -29,6 +29,7 @@ const SHADES = 33;
 const shades = (stops) => Array.from({ length: SHADES }, (_, i) => along(stops, i / (SHADES - 1)));
 const INFLUENCE_SHADES = shades([HARMFUL, NEUTRAL, HELPFUL]);
 const PULL_SHADES = shades([FEW, SOME, MANY]);
+const SHARE_SHADES = shades([FEW, HELPFUL]);
 
 // Looks, and for each row the index of its look; a look is colour, marker, and whether it is faint.
 function looksOf(way, pool, round) {
@@ -41,6 +42,14 @@ function looksOf(way, pool, round) {
   if (way === "cluster") {
     for (let i = 0; i < rows; i++) of[i] = columns.cluster[i] % TURN.length;
     return { looks: TURN.map(([colour, marker]) => ({ colour, marker })), of };
+  }
+  if (way === "accepted" && round?.accepted && !round.last) {
+    // Rounds tell how many rows of a cluster were accepted, the end of the choice tells which.
+    for (let i = 0; i < rows; i++) {
+      const c = columns.cluster[i];
+      of[i] = Math.round((round.accepted[c] / pool.arms.rows[c]) * (SHADES - 1));
+    }
+    return { looks: whole(SHARE_SHADES, "circle"), of, growing: true };
   }
   if (way === "accepted") {
     of.set(columns.accepted);
@@ -87,6 +96,9 @@ function keyOf(way, pool, looks) {
   if (way === "cluster") {
     return [node("span", { class: "wb-unit" },
       "Colours and shapes repeat; a number names the cluster around it")];
+  }
+  if (looks.growing) {
+    return [strip([FEW, HELPFUL], "0", "share of a row's cluster accepted up to the round shown", "all")];
   }
   if (way === "accepted") {
     return [mark(looks.looks[1], `accepted, ${thousands(pool.accepted)} rows`),
