@@ -5,7 +5,8 @@
 A judge is trained on the whole pool first; its model judges every choice of its seed.  Then a new
 model reads each chosen row about once.  Equal tokens: all train as long.  Equal compute: `random`
 also gets the seconds that the judge and the choice took, as further rows and steps.  Reported as
-paired differences to `random`: held-out loss on the reference domain and over all domains.
+paired differences to `random`: held-out loss on the reference domain, and the mean over all domains
+but the noise.
 """
 
 from __future__ import annotations
@@ -173,7 +174,10 @@ def main() -> None:
             pair: {what: asdict(each) for what, each in own.items()} for pair, own in found.items()
         },
     }
-    command = f"python -m benchmarks.selection --seeds {options.seeds}"
+    command = (
+        f"python -m benchmarks.selection --seeds {options.seeds} "
+        f"--judge-steps {options.judge_steps} --max-domain-mb {options.max_domain_mb:g}"
+    )
     print("written:", record("selection", payload, command=command).name)
 
 

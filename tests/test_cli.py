@@ -101,6 +101,18 @@ def test_train_report_and_list(call, tmp_path):
     assert "linupper against uniform is undecided" in (tmp_path / "r.html").read_text()
 
 
+def test_a_selector_and_its_options_come_from_the_command_line(call):
+    options = ("--set", "total_steps=3", "--set", "selector.clusters=4", "--set", "share=0.2")
+    done = call("train", *TINY, "--selector", "cluster_uniform", *options, "--name", "chosen")
+    assert done.exit_code == 0, done.output
+    folder = RunFolder.open(Path("runs/chosen"))
+    manifest = folder.selection().manifest
+    assert manifest["selector"]["clusters"] == 4
+    assert manifest["tokens"] <= manifest["budget_tokens"]
+    selected = set(folder.selection().frame("selected").sample_id)
+    assert set(folder.ledger.frame().sample_id) <= selected
+
+
 def test_prepare_shows_what_the_corpus_holds(call):
     shown = call("prepare", *TINY)
     assert shown.exit_code == 0, shown.output
@@ -146,6 +158,15 @@ def wait_for(condition, seconds: float = 60) -> None:
         (("train", "--reweighter", "linuper"), "unknown reweighter 'linuper'", "mean 'linupper'?"),
         (("train", "--set", "totl_steps=3"), "unknown setting 'totl_steps'", "'total_steps'?"),
         (("train", "--set", "total_steps"), "--set total_steps has no value", "name=value"),
+        (("train", "--selector", "quod"), "unknown selector 'quod'", "did you mean 'quad'?"),
+        (
+            ("train", *TINY, "--selector", "quad", "--set", "selector.clusters=many"),
+            *("clusters = 'many'", "give a whole number"),
+        ),
+        (
+            ("train", *TINY, "--selector", "quad", "--set", "first_step=2", "--set", "way=gost"),
+            *("unknown way to score 'gost'", "did you mean 'ghost'?"),
+        ),
         (("train", "--config", "gone.json"), "cannot read a config", "give a JSON file"),
         (("train", "--corpus", "./gone"), "gone", ""),
         (("resume", "gone"), "gone is not a run", "config.json"),
