@@ -14,6 +14,7 @@ from workbench.core import ConfigError, DataError, ModelError, NumericsError, Po
 from workbench.influence import scores as scores_module
 from workbench.influence.choice import choose_way
 from workbench.influence.direction import Direction
+from workbench.influence.documents import document_scores
 from workbench.influence.scores import row_losses, score_rows, scorer
 from workbench.kernels.influence_scores import reference_scores
 from workbench.models.linear_maps import linear_maps
@@ -162,13 +163,36 @@ def test_scores_do_not_depend_on_the_batch(batch_rows):
     np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-4)
 
 
-def test_documents_keep_their_scores_whatever_row_positions_they_share():
-    """Two documents of a row add up to it, token by token, whichever rows are scored with it."""
+def test_a_token_s_part_does_not_depend_on_the_other_rows_scored():
     model, rows_NT = toy.decoder(dtype=torch.float32), rows()
     direction = drawn_direction(model)
     alone = score_rows(model, rows_NT[4:5], direction, tokens=True)
     among = score_rows(model, rows_NT, direction, tokens=True)
     np.testing.assert_allclose(among.token_NT[4], alone.token_NT[0], rtol=1e-4, atol=1e-4)
+
+
+def test_scores_of_documents_add_up_to_those_of_the_rows_they_are_in():
+    model, rows_NT = toy.decoder(), rows(3)
+    scores = score_rows(model, rows_NT, drawn_direction(model), tokens=True)
+    # The second document goes on in the second row, whose first token is the first row's last.
+    spans = [[("a", 0, 4), ("b", 5, toy.T)], [("b", 0, 2), ("c", 3, toy.T)], [("d", 0, toy.T)]]
+    provenance = [[{"document": d, "first": f, "last": t} for d, f, t in row] for row in spans]
+    found = document_scores(scores.token_NT, provenance)
+    assert found["b"] == pytest.approx(scores.token_NT[0, 5:].sum() + scores.token_NT[1, :3].sum())
+    assert found["d"] == pytest.approx(scores.score_N[2])
+    assert sum(found.values()) == pytest.approx(scores.score_N.sum())
+    with pytest.raises(DataError, match="2 provenances for 3 rows"):
+        document_scores(scores.token_NT, provenance[:2])
+
+
+def test_a_document_s_part_depends_on_what_it_is_packed_with():
+    """A departure from the specification: documents of a row see each other, as in training."""
+    model, (row_T, other_T) = toy.decoder(), rows(2)
+    half = toy.T // 2
+    packed_NT = np.stack([row_T, np.concatenate([row_T[:half], other_T[half:]])])
+    scores = score_rows(model, packed_NT, drawn_direction(model), tokens=True)
+    first_N = scores.token_NT[:, :half].sum(axis=1)
+    assert abs(first_N[0] - first_N[1]) > 1e-2 * np.abs(scores.score_N).max()
 
 
 def test_bfloat16_ranks_like_float32():
@@ -241,7 +265,7 @@ def test_wrong_asks_are_refused():
         score_rows(model, rows_NT.astype(np.int32), direction)
     with pytest.raises(DataError, match="losses of shape"):
         score_rows(model, rows_NT, direction, loss_N=np.zeros(3))
-    with pytest.raises(DataError, match="ids from 64 to 12[67], the model knows 0 to 63"):
+    with pytest.raises(DataError, match=r"ids from 64 to 12[67], the model knows 0 to 63"):
         score_rows(model, rows_NT % toy.V + toy.V, direction)
     with pytest.raises(DataError, match="ids from"):
         row_losses(model, rows_NT + toy.V)

@@ -9,11 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
 from workbench.core import ModelError
-from workbench.kernels.influence_scores import (
-    InfluenceProbe,
-    reference_scores,
-    segment_sums,
-)
+from workbench.kernels.influence_scores import InfluenceProbe, reference_scores
 
 B, T = 5, 4
 EXACT = {"atol": 1e-12, "rtol": 1e-12}
@@ -195,12 +191,6 @@ def test_a_layer_given_all_tokens_in_a_line_is_scored_when_their_number_is_known
     torch.testing.assert_close(found.layer_BL, expected.layer_BL, **EXACT)
     with pytest.raises(ModelError, match="cannot be told apart"):
         probe.score(loss_in_a_line, T + 1)
-
-
-def test_segments_of_packed_rows():
-    token_BT = torch.tensor([[1.0, 2, 4, 8], [16, 32, 64, 128]])
-    segment_BT = torch.tensor([[0, 0, 1, 1], [1, -1, 2, 2]])
-    assert segment_sums(token_BT, segment_BT, 4).tolist() == [3, 28, 192, 0]
 
 
 def test_what_cannot_be_watched_is_named():

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workbench.influence.controls import ControlScores, control_scores
     from workbench.influence.curvature import Factors
     from workbench.influence.direction import Direction, reference_direction, reference_gradient
+    from workbench.influence.documents import document_scores
     from workbench.influence.exact import ExactCurvature, exact_curvature
     from workbench.influence.factors import fit_factors
     from workbench.influence.inverses import InverseComparison, compare_inverses
@@ -33,6 +34,7 @@ _HOME = {
     "controls": ("ControlScores", "control_scores"),
     "curvature": ("Factors",),
     "direction": ("Direction", "reference_direction", "reference_gradient"),
+    "documents": ("document_scores",),
     "exact": ("ExactCurvature", "exact_curvature"),
     "factors": ("fit_factors",),
     "inverses": ("InverseComparison", "compare_inverses"),
@@ -64,6 +66,7 @@ __all__ = [
     "compare_inverses",
     "compare_lds",
     "control_scores",
+    "document_scores",
     "exact_curvature",
     "fit_factors",
     "lds_gain",

@@ -7,7 +7,7 @@
 For y = W a with output gradient s, a row's weight gradient is the sum over its tokens of s a^T, so
 <P, G> = sum over tokens of s^T P a (Zhang et al. 2025, arXiv 2409.16986; Kwon et al. 2024 for the
 trick).  One forward and an activation-only backward pass: no weight gradient is ever formed.
-Shapes: B rows, T tokens, O outputs, I inputs, L layers, r rank, S segments (documents).
+Shapes: B rows, T tokens, O outputs, I inputs, L layers, r rank.
 """
 
 from __future__ import annotations
@@ -186,14 +186,3 @@ def reference_scores(
         grads = torch.autograd.grad(loss, weights, retain_graph=True)
         rows.append(torch.stack([(g * p).sum() for g, p in zip(grads, directions, strict=True)]))
     return torch.stack(rows)
-
-
-def segment_sums(token_BT: Tensor, segment_BT: Tensor, segments: int) -> Tensor:
-    """Sum over the tokens of each of S segments, such as the documents of packed rows; (S,).
-
-    Args:
-        segment_BT: int64 segment of each token, below S; -1 for a token of none.
-    """
-    # Segment S collects what belongs to none, without a mask that waits for the device.
-    owner_N = torch.where(segment_BT < 0, segments, segment_BT).flatten()
-    return token_BT.new_zeros(segments + 1).index_add_(0, owner_N, token_BT.flatten())[:segments]
