@@ -27,7 +27,8 @@ from workbench.evaluation import Verdict, verdict
 NOISE = "noise"
 BASELINE = "uniform"
 PAIRS = (("acodm", "direct"), ("acodm", "alignment"), ("acodm", "frozen_random"))
-"""What else is worth a verdict: whether the critic, the actor and learning at all are."""
+"""What else is worth a verdict: whether the critic, the actor and learning at all are.  `direct` is
+paid what `acodm` is, so that the critic alone sets them apart."""
 
 
 def policies(steps: int) -> dict[str, Policy]:
@@ -37,7 +38,7 @@ def policies(steps: int) -> dict[str, Policy]:
         "exp3": Policy("exp3", variant="paper"),
         "alignment": Policy("alignment"),
         "frozen_random": Policy("frozen_random"),
-        "direct": Policy("direct", **warmup),
+        "direct": Policy("direct", reward="alignment", **warmup),
         "acodm": Policy("acodm", **warmup),
     }
 

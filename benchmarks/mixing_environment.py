@@ -3,8 +3,9 @@
     python -m benchmarks.mixing_environment --seeds 4
 
 Steps until the score falls below 0.1, the final score, the noise domain's share in the middle of
-the run, and the smallest share of a clean one.  Then the transfer: an agent trained at width 64,
-frozen, drives width 256, against an agent that has learned nothing.
+the run (steps 1200 to 1800) and around the time the score falls (750 to 1250), and the smallest
+share of a clean one.  Then the transfer: an agent trained at width 64, frozen, drives width 256,
+against an agent that has learned nothing.  `--only direct` takes the policies of that name alone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ POLICIES: dict[str, tuple[str, dict[str, Any]]] = {
     "alignment": ("alignment", {}),
     "frozen random": ("frozen_random", {}),
     "direct": ("direct", LEARN),
+    "direct, rate 3e-4": ("direct", {**LEARN, "learning_rate": 3e-4}),
+    "direct, running mean": ("direct", {**LEARN, "reward": "alignment"}),
+    "direct, running mean, rate 3e-4": (
+        "direct",
+        {**LEARN, "reward": "alignment", "learning_rate": 3e-4},
+    ),
     "acodm": ("acodm", LEARN),
     "acodm, discount 0.95": ("acodm", {**LEARN, "discount": 0.95}),
     "official bug": ("acodm", {**LEARN, "actor_step": "critics"}),
@@ -51,13 +58,16 @@ def measured(trace: Trace, level: float) -> dict[str, float | None]:
         "steps": steps if np.isfinite(steps) else None,
         "final": trace.final_score,
         "noise": trace.share("noise"),
+        "noise_early": trace.share("noise", 0.25, 5 / 12),
         "least_clean": min(trace.share(name) for name in OPTIMUM),
     }
 
 
-def environment_rows(seeds: int) -> dict[str, Any]:
+def environment_rows(seeds: int, only: str = "") -> dict[str, Any]:
     rows: dict[str, Any] = {}
     for label, (name, options) in POLICIES.items():
+        if not label.startswith(only):
+            continue
         began = time.perf_counter()
         found = []
         for seed in range(seeds):
@@ -98,11 +108,13 @@ def _show(label: str, found: list[dict[str, float | None]], rate: float | None) 
     shown = f"{min(steps):.0f}–{max(steps):.0f}" if steps else "never"
     if 0 < len(steps) < len(found):
         shown += f" ({len(steps)} of {len(found)})"
-    final, noise = ([row[what] or 0.0 for row in found] for what in ("final", "noise"))
+    columns = ("final", "noise", "noise_early")
+    final, noise, early = ([row[what] or 0.0 for row in found] for what in columns)
     speed = f"   {rate:6.0f} steps/s" if rate else ""
     print(
-        f"  {label:22} steps {shown:18} final {min(final):.4f}–{max(final):.4f}   "
-        f"noise {min(noise):.2f}–{max(noise):.2f}{speed}",
+        f"  {label:32} steps {shown:18} final {min(final):.4f}–{max(final):.4f}, "
+        f"mean {np.mean(final):.4f}   noise {min(noise):.3f}–{max(noise):.3f}, "
+        f"early {min(early):.3f}–{max(early):.3f}{speed}",
         flush=True,
     )
 
@@ -110,16 +122,21 @@ def _show(label: str, found: list[dict[str, float | None]], rate: float | None) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--only", default="", help="first letters of the policies to run")
     options = parser.parse_args()
     torch.set_num_threads(1)
     payload = {
         "steps": STEPS,
         "seeds": options.seeds,
-        "policies": environment_rows(options.seeds),
-        "transfer": transfer(options.seeds),
+        "policies": environment_rows(options.seeds, options.only),
     }
-    command = f"python -m benchmarks.mixing_environment --seeds {options.seeds}"
-    print("written:", record("mixing_environment", payload, command=command).name)
+    name = "mixing_environment"
+    command = f"python -m benchmarks.{name} --seeds {options.seeds}"
+    if options.only:
+        name, command = f"{name}_{options.only}", f"{command} --only {options.only}"
+    else:
+        payload["transfer"] = transfer(options.seeds)
+    print("written:", record(name, payload, command=command).name)
 
 
 if __name__ == "__main__":

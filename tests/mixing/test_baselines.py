@@ -7,6 +7,7 @@ import torch
 from workbench.core import MIXERS, ConfigError, DomainGradients, MixingTask, Signal, StepOutcome
 from workbench.mixing.descent import doge_scores, gradient_moments
 from workbench.mixing.exp3 import Exp3, exploration_rate, paper_policy
+from workbench.mixing.signals import alignment
 
 TASK = MixingTask(("a", "b", "c"), np.full(3, 100))
 
@@ -165,6 +166,33 @@ def test_doge_favours_the_domain_that_agrees_with_its_target():
     assert np.sum(mixer.average_mixture()) == pytest.approx(1)
     with pytest.raises(ConfigError, match="'d' as target"):
         MIXERS.build("doge", TASK, target="d")
+
+
+def test_direct_is_paid_z_of_the_step_and_acodm_its_running_mean():
+    steps = [
+        np.array([(1.0, 0.0), (0.9, 0.1), (-1.0, 0.0)]),
+        np.array([(0.0, 1.0), (1, 0), (1, 1)]),
+    ]
+    rewards = {}
+    for label, name, options in (
+        ("direct", "direct", {}),
+        ("mean", "direct", {"reward": "alignment"}),
+        ("acodm", "acodm", {}),
+    ):
+        mixer = MIXERS.build(name, TASK, warmup_steps=9, **options)
+        for step, gradients in enumerate(steps):
+            mixer.propose(step)
+            signal = DomainGradients(gradients @ gradients.T, np.array([2, 2, 2]))
+            mixer.observe(outcome(step, [0, 1, 2], [1.0, 1.0, 1.0], domain_gradients=signal))
+        rewards[label] = mixer.replay.sample(64, np.random.default_rng(0)).reward_NK
+    z = np.array([alignment(gradients @ gradients.T).reward_K for gradients in steps])
+    assert rows_of(rewards["direct"]) == rows_of(z)
+    assert rows_of(rewards["mean"]) == rows_of(rewards["acodm"])
+    assert rows_of(rewards["acodm"]) == rows_of([z[0], z.mean(axis=0)])
+
+
+def rows_of(values):
+    return {tuple(row) for row in np.round(np.asarray(values, dtype=float), 5).tolist()}
 
 
 def test_moments_of_the_gradient_are_unbiased():

@@ -72,7 +72,8 @@ class AcOdm:
         every_steps: gradients are taken and the agent learns every so many steps.
         tracked_layers, projection_width: see `core.Tracking`.
         network: `small` grows with the state; `paper` is five hidden layers of 1024.
-        reward: `alignment`; `importance` is the paper's W/P, summed.
+        reward: `alignment`, `step`, or the paper's W/P, summed, as `importance`; see
+            `acodm.rewards`.
         critic, scalarise, actor_step: see `acodm.agent.Settings`.
         state: `paper` or `official`, see `acodm.observation`.
         mode: `learn`; `frozen` acts as `agent` learned to; `continue` learns on from it;
@@ -294,6 +295,7 @@ class AcOdm:
 def direct(
     task: MixingTask,
     *,
+    reward: Literal["step", "alignment"] = "step",
     warmup_steps: Whole = 100,
     entropy: NotNegative = 0.1,
     exploration: NotNegative = 0.3,
@@ -306,10 +308,15 @@ def direct(
     floor: Share = DEFAULT_FLOOR,
     guaranteed_rows: Whole = 0,
 ) -> AcOdm:
-    """Control: the actor climbs a . z of the replayed steps itself, without a critic."""
+    """Control: the actor climbs a . z of the replayed steps itself, without a critic.
+
+    Args:
+        reward: z of each step, or its running mean (`alignment`), which is what `acodm` is paid.
+    """
     return AcOdm(
         task,
         critic="none",
+        reward=reward,
         warmup_steps=warmup_steps,
         entropy=entropy,
         exploration=exploration,

@@ -4,6 +4,7 @@
     reward_K = rewards.after(gradients, mixture_K)       # None when the step must be dropped
 
 `alignment`: the running mean of z, AC-ODM's normalised alignment; the mixture's reward is a . z.
+`step`: z of the step alone, whose noise a replay averages where the running mean's is shared.
 `importance`: the paper's W_i / P_i over the mean norm, summed over domains.  It pays for rare
 domains rather than for good ones: a domain of noise ends with nearly all the weight.
 Shapes: K domains, N transitions.
@@ -12,14 +13,14 @@ Shapes: K domains, N transitions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from workbench.core import ConfigError, DomainGradients
 from workbench.mixing.signals import alignment
 
-Reward = Literal["alignment", "importance"]
+Reward = Literal["alignment", "step", "importance"]
 SMOOTHING = 0.9
 """Share of the past in the running means of z."""
 PATIENCE_STEPS = 20
@@ -28,15 +29,17 @@ PATIENCE_STEPS = 20
 
 def mixture_reward(reward: np.ndarray, mixture: np.ndarray, form: Reward) -> np.ndarray:
     """R of a mixture from rewards of its domains, (…, K) -> (…): sum a_i z_i, or sum W_i / P_i."""
-    return (mixture * reward).sum(-1) if form == "alignment" else reward.sum(-1)
+    return reward.sum(-1) if form == "importance" else (mixture * reward).sum(-1)
 
 
 class Rewards:
     """State fields: running means of z, z² and of agreement, steps counted and dropped."""
 
     def __init__(self, domains: int, *, form: Reward = "alignment"):
-        if form not in ("alignment", "importance"):
-            raise ConfigError(f"reward = {form!r}", remedy="give 'alignment' or 'importance'")
+        if form not in get_args(Reward):
+            raise ConfigError(
+                f"reward = {form!r}", remedy=f"give one of: {', '.join(get_args(Reward))}"
+            )
         self.form: Reward = form
         self.dropped = 0
         self._last_K = np.zeros(domains)
@@ -75,8 +78,8 @@ class Rewards:
         self._square_K += rate_K * (self._last_K**2 - self._square_K)
 
     def _reward(self, mixture_K: np.ndarray) -> np.ndarray:
-        if self.form == "alignment":
-            return self._mean_K.copy()
+        if self.form != "importance":
+            return (self._mean_K if self.form == "alignment" else self._last_K).copy()
         with np.errstate(divide="ignore", invalid="ignore"):
             return self._last_K / mixture_K
 
@@ -109,9 +112,9 @@ class Rewards:
         for name, ratio, steps in zip(names, self.signal_to_noise_K, self._steps_K, strict=True):
             if steps >= PATIENCE_STEPS and ratio < 1:
                 yield (
-                    f"the reward of domain '{name}' is below its noise: it agrees with the others "
-                    "about as much as the average domain does, or raise batch_rows, "
-                    "guaranteed_rows or tracked_layers to see whether it does"
+                    f"the reward of domain '{name}' is below its noise, so that its share says "
+                    "little: raise batch_rows, guaranteed_rows or tracked_layers; where that does "
+                    "not help, the domain agrees with the others just as the average one does"
                 )
 
     def state_dict(self) -> dict[str, Any]:
