@@ -42,9 +42,10 @@ from workbench.influence.curvature import (
     save_parts,
 )
 from workbench.influence.labels import Labels, differentiate, require_labels
-from workbench.influence.planner import FactorPlan, plan_factors
+from workbench.influence.planner import FactorPlan, Room, plan_factors
 from workbench.influence.rows import require_rows
 from workbench.kernels.kronecker import add_row_squares, eigenbasis, token_moments
+from workbench.kernels.memory import free_mib
 from workbench.models.decoder import Decoder
 from workbench.models.linear_maps import LinearMap, See, input_leaders, observed
 
@@ -74,10 +75,11 @@ def fit_factors(
         kind: "adam", "kfac", or "ekfac", which serves K-FAC as well.
         labels: "sampled" from the model for the true Fisher matrix, or those of the "data".
         device: where the model is; finished factors are on the host.
-        limit_mib: memory on the device beside the model; None for no limit.
+        limit_mib: memory on the device beside the model; None for what is free.  On the CPU the
+            finished factors count as well, unless there is a folder, from which they are mapped.
         folder: where factors are kept by name; those found are used, unfinished ones completed.
     Raises:
-        ConfigError: unknown kind or labels; a limit that a single map exceeds.
+        ConfigError: unknown kind or labels; a map that does not fit even alone.
         DataError: no rows, rows that cannot be read twice, or of another shape, type or vocabulary.
         ModelError: no maps.
         NumericsError: a factor that is zero or not finite, naming the map.
@@ -90,7 +92,8 @@ def fit_factors(
     if path is not None and (path / SETTINGS_FILE).exists():
         return Factors.load(path)
     fit = _Fit(model, rows, data, kind, labels, seed, device, progress)
-    plan = fit.plan(maps, limit_mib)
+    keeps = path is None and torch.device(device).type == "cpu"
+    plan = fit.plan(maps, Room(limit_mib, fit.free_mib(), keeps))
     progress({"stage": "plan", "done": 0, "total": plan.sweeps, "plan": str(plan), **plan.numbers})
     parts: dict[str, MapFactors] = {}
     files = []
@@ -192,18 +195,25 @@ class _Fit:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if ranks else (0, 1)
         self.leaders: dict[str, str] = {}
 
-    def plan(self, maps: Sequence[LinearMap], limit_mib: float | None) -> FactorPlan:
+    def free_mib(self) -> float:
+        """The least of all ranks: they must agree on groups, or one waits for sums forever."""
+        free = torch.tensor(free_mib(self.device), device=self.device)
+        if self.world > 1:
+            dist.all_reduce(free, op=dist.ReduceOp.MIN)
+        return float(free)
+
+    def plan(self, maps: Sequence[LinearMap], room: Room) -> FactorPlan:
         self.leaders = input_leaders(self.model, maps, self._on_device(self.data.largest[:1, :2]))
         batches = -(-self.data.batches // self.world)
         return plan_factors(
             self.model,
-            lambda: self._differentiate(maps, self.data.largest, 0, _ignore),
+            lambda rows: self._differentiate(maps, self.data.largest[:rows], 0, _ignore),
             maps,
             self.leaders,
             kind=self.kind,
             batches=batches,
             batch_shape=self.data.largest[:, 1:].shape,
-            limit_mib=limit_mib,
+            room=room,
             device=self.device,
         )
 
@@ -276,7 +286,7 @@ class _Fit:
             add_row_squares(square_OI, a_bTI, s_bTO)
 
         self._sweep(maps, see, "eigenvalues")
-        return {name: square / self.data.rows for name, square in self._total(squares).items()}
+        return {name: sum_.div_(self.data.rows) for name, sum_ in self._total(squares).items()}
 
     def _bases(
         self, moments: dict[str, Tensor], of: str
@@ -284,9 +294,8 @@ class _Fit:
         """Eigenvalues of the mean over tokens, and eigenvectors, which take the moments' place."""
         values, vectors = {}, {}
         for name in list(moments):
-            moment = moments.pop(name)
-            found, basis = eigenbasis(moment / self.data.tokens, f"{of} of {name}")
-            values[name], vectors[name] = found.cpu(), basis.to(moment)
+            mean = moments.pop(name).div_(self.data.tokens)
+            values[name], vectors[name] = _basis(mean, f"{of} of {name}")
         return values, vectors
 
     def _sweep(self, maps: Sequence[LinearMap], see: See, stage: str) -> None:
@@ -321,6 +330,13 @@ class _Fit:
 
     def _on_device(self, batch: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+
+
+def _basis(moments_DD: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Eigenvalues on the host, eigenvectors as wide as the moments, row by row in memory."""
+    # A function of its own, so that no float64 basis outlives it beside the next.
+    values_D, vectors_DD = eigenbasis(moments_DD, name)
+    return values_D.cpu(), vectors_DD.to(moments_DD).contiguous()
 
 
 def _ignore(_found: LinearMap, _a: Tensor, _s: Tensor) -> None:

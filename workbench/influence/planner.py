@@ -1,10 +1,12 @@
 """What fitting factors will need, said before it starts: passes, mebibytes, operations, minutes.
 
-    plan = plan_factors(decoder, batch_bT1, maps, kind="ekfac", batches=100, limit_mib=2048)
-    print(plan)                     # 2 passes over 100 batches, 1800 of 2048 MiB, …, 3.1 minutes
+    room = Room(limit_mib=2048, free_mib=free_mib("cuda"))
+    plan = plan_factors(decoder, probe, maps, leaders, kind="ekfac", batches=100, room=room, …)
+    print(plan)                     # 2 passes over 100 batches, 1800 MiB at the peak, 3.1 minutes
 
 Maps are taken in groups, as many at a time as fit beside a batch; each group costs its own passes
-over the rows.  Shapes: b rows, T tokens, O outputs, I inputs of a map.
+over the rows.  Nothing is run on a whole batch before it is known to fit.
+Shapes: b rows, T tokens, O outputs, I inputs of a map.
 """
 
 from __future__ import annotations
@@ -32,12 +34,34 @@ _PROBE_WIDTH = 256
 
 
 @dataclass(frozen=True)
+class Room:
+    """Memory on the device beside the model: what the user allows, and what is there.
+
+    keeps_factors: finished factors stay on the device, as on a host without files.
+    """
+
+    limit_mib: float | None = None
+    free_mib: float = math.inf
+    keeps_factors: bool = False
+
+    @property
+    def mib(self) -> float:
+        return min(self.free_mib, math.inf if self.limit_mib is None else self.limit_mib)
+
+    def __str__(self) -> str:
+        if self.mib == self.limit_mib:
+            return f"limit_mib = {self.limit_mib:g}"
+        return f"{self.free_mib:.1f} MiB of memory are free"
+
+
+@dataclass(frozen=True)
 class FactorPlan:
     """How factors will be fitted and at what cost.
 
-    groups: maps fitted together; peak_mib: of the largest group and a batch, on the device;
-    batch_mib: of that a batch's own; stored_mib: of the finished factors; tflops: 10^12
-    operations of one rank; minutes: estimated from timed probes on the device.
+    groups: maps fitted together; peak_mib: on the device, of a batch, the largest group and the
+    finished factors that stay there; batch_mib: of that a batch's own; stored_mib: of the finished
+    factors; tflops: 10^12 operations of one rank; minutes: estimated from timed probes on the
+    device.
     """
 
     groups: tuple[tuple[LinearMap, ...], ...]
@@ -77,33 +101,34 @@ class _Need:
 
 def plan_factors(
     model: Decoder,
-    probe: Callable[[], None],
+    probe: Callable[[int], None],
     maps: Sequence[LinearMap],
     leaders: Mapping[str, str],
     *,
     kind: str,
     batches: int,
     batch_shape: tuple[int, int],
-    limit_mib: float | None = None,
+    room: Room,
     device: str = "cpu",
 ) -> FactorPlan:
-    """Group the maps under the limit, and estimate what fitting takes.
+    """Group the maps so that they fit, and estimate what fitting takes.
 
     Args:
-        probe: one forward and backward pass of a batch, watched for memory and time.
+        probe: one forward and backward pass of so many rows of the largest batch.
         leaders: of `input_leaders`: maps with one input share its statistics.
         batches: of one rank's pass over the rows; batch_shape: (b, T) of the largest.
-        limit_mib: on the device, beside the model itself; None for no limit.
     Raises:
-        ConfigError: a map does not fit under the limit even alone, with the numbers.
+        ConfigError: a map does not fit even alone, with the numbers.
     """
     batch_tokens = math.prod(batch_shape)
-    held_mib, batch_seconds = _probed(model, probe, device)
-    batch_mib = held_mib + _logits_mib(model, batch_tokens)
+    batch_mib = _held_mib(model, probe, batch_shape[0]) + _logits_mib(model, batch_tokens)
     needs = [_need(found, leaders, kind, batch_shape) for found in maps]
-    groups = _grouped(maps, needs, batch_mib, limit_mib)
+    groups = _grouped(maps, needs, batch_mib, room)
+    batch_seconds = _seconds(lambda: probe(batch_shape[0]), device)
     by_name = dict(zip((found.name for found in maps), needs, strict=True))
     parts = [[by_name[found.name] for found in group] for group in groups]
+    stored = [_stored_mib(part) for part in parts]
+    kept = [sum(stored[:i]) if room.keeps_factors else 0.0 for i in range(len(parts))]
     sweeps = len(groups) * (2 if kind == "ekfac" else 1)
     pass_flops = model.flops_per_token * batch_tokens * 2 / 3
     statistics = sum(need.token_flops for need in needs) * batch_tokens * batches
@@ -115,9 +140,9 @@ def plan_factors(
         groups=groups,
         sweeps=sweeps,
         batches=batches,
-        peak_mib=batch_mib + max(map(_mib, parts)),
+        peak_mib=batch_mib + max(k + _mib(part) for k, part in zip(kept, parts, strict=True)),
         batch_mib=batch_mib,
-        stored_mib=sum(map(_stored_mib, parts)),
+        stored_mib=sum(stored),
         tflops=(sweeps * batches * pass_flops + statistics + eigh_flops) / 1e12,
         minutes=seconds / 60,
     )
@@ -131,7 +156,9 @@ def _need(
     squares = 0 if kind == "kfac" else outputs * inputs
     output_basis, input_basis = (0, 0) if kind == "adam" else (outputs**2, inputs**2)
     eigh = _EIGH_BYTES * max(output_basis, input_basis)
-    products = size * max(squares, min(batch_shape[0] * squares, int(PRODUCT_MIB * 2**20) // size))
+    # Row gradients held at a time, and their sum.
+    held = min(batch_shape[0] * squares, int(PRODUCT_MIB * 2**20) // size)
+    products = size * (squares + max(squares, held))
     leads = leader == found.name
     rotated = output_basis + input_basis if kind == "ekfac" else 0
     return _Need(
@@ -158,21 +185,16 @@ def _mib(needs: Sequence[_Need]) -> float:
 
 
 def _grouped(
-    maps: Sequence[LinearMap], needs: Sequence[_Need], batch_mib: float, limit_mib: float | None
+    maps: Sequence[LinearMap], needs: Sequence[_Need], batch_mib: float, room: Room
 ) -> tuple[tuple[LinearMap, ...], ...]:
-    if limit_mib is None:
-        return (tuple(maps),)
     groups: list[list[LinearMap]] = []
     own: list[_Need] = []
+    kept_mib = 0.0
     for found, need in zip(maps, needs, strict=True):
-        if batch_mib + _mib([need]) > limit_mib:
-            raise ConfigError(
-                f"limit_mib = {limit_mib:g}, and '{found.name}' alone needs "
-                f"{_mib([need]):.1f} MiB of factors beside {batch_mib:.1f} MiB of a batch",
-                remedy=f"raise limit_mib to {batch_mib + _mib([need]) + 1:.0f}, give smaller "
-                "batches, or leave the map out with names=",
-            )
-        if not own or batch_mib + _mib([*own, need]) > limit_mib:
+        if not own or batch_mib + kept_mib + _mib([*own, need]) > room.mib:
+            kept_mib += _stored_mib(own) if room.keeps_factors else 0.0
+            if batch_mib + kept_mib + _mib([need]) > room.mib:
+                raise _refusal(found, _mib([need]), batch_mib, kept_mib, room)
             groups.append([])
             own = []
         groups[-1].append(found)
@@ -180,22 +202,41 @@ def _grouped(
     return tuple(map(tuple, groups))
 
 
-def _probed(model: Decoder, run: Callable[[], None], device: str) -> tuple[float, float]:
-    """MiB that a forward pass keeps for its backward pass, weights left out; seconds of both."""
+def _refusal(
+    found: LinearMap, own_mib: float, batch_mib: float, kept_mib: float, room: Room
+) -> ConfigError:
+    needs = f"'{found.name}' alone needs {own_mib:.1f} MiB of factors beside {batch_mib:.1f} MiB"
+    needs += " of a batch" + (f" and {kept_mib:.1f} MiB of finished factors" if kept_mib else "")
+    remedies = ["give folder=, where finished factors are kept"] if kept_mib else []
+    if room.mib == room.limit_mib:
+        remedies.append(f"raise limit_mib to {batch_mib + kept_mib + own_mib + 1:.0f}")
+    remedies += ["give smaller batches", "leave the map out with names="]
+    return ConfigError(f"{room}, and {needs}", remedy=", or ".join(remedies))
+
+
+def _held_mib(model: Decoder, probe: Callable[[int], None], rows: int) -> float:
+    """MiB that a forward pass of so many rows keeps for its backward pass, beside the weights.
+
+    From passes of one row and of two: a batch that does not fit is foreseen, not tried.  Logits
+    are left out, since their number is bounded: see `_logits_mib`.
+    """
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     held: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        if storage.data_ptr() not in weights and tensor.shape[-1:] != (len(model.head_VD),):
             held[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    if torch.device(device).type == "cuda":
-        run()  # the first pass loads kernels, which can take longer than all of the others
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        seconds = _seconds(run, device)
-    return sum(held.values()) / 2**20, seconds
+    def mib(count: int) -> float:
+        held.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            probe(count)
+        return sum(held.values()) / 2**20
+
+    one = mib(1)
+    return one if rows == 1 else one + (rows - 1) * (mib(2) - one)
 
 
 def _logits_mib(model: Decoder, batch_tokens: int) -> float:
