@@ -7,9 +7,11 @@ import pytest
 
 import workbench as wb
 from workbench.core import DataError
-from workbench.influence import controls
+from workbench.influence import controls, lds
+from workbench.influence import proxy as proxy_module
 from workbench.influence.agreement import outranks, spearman
 from workbench.influence.controls import control_scores
+from workbench.influence.curvature import MapFactors
 from workbench.influence.inverses import compare_inverses
 from workbench.influence.language import ChainLanguage
 from workbench.influence.proxy import Proxy, compare_lds
@@ -95,6 +97,38 @@ def test_lds_compares_every_preconditioner_with_chance():
     assert all(one.subsets == 4 and one.queries == 3 for one in found.estimates.values())
     difference = found.estimates["ekfac"].value - found.estimates["identity"].value
     assert found.gain.value == pytest.approx(difference)
+
+
+def test_curvature_predicts_retraining_better_than_the_gradient_and_three_checkpoints_than_one(
+    monkeypatch,
+):
+    """Gate of the specification, on a decoder: EK-FAC beats identity; an ensemble beats its first.
+
+    With EK-FAC's eigenvalues inverted the same trainings do not let it pass.
+    """
+    language = ChainLanguage(vocab_size=32, context_tokens=8)
+    proxy = Proxy(vocab_size=32, context_tokens=8, width=16, layers=1, steps=40, batch_rows=16)
+    rows, queries = language.rows(64), language.rows(8, seed=100)
+    retrained = []
+
+    def retrain_once(*args, **options):
+        if not retrained:
+            retrained.append(lds.retrain(*args, **options))
+        return retrained[0]
+
+    monkeypatch.setattr(proxy_module, "retrain", retrain_once)
+
+    def found(models=1):
+        return compare_lds(proxy, rows, queries, subsets=16, seeds=2, models=models)
+
+    one, three = found().estimates, found(models=3).estimates
+    assert one["ekfac"].value > one["identity"].value + 0.05
+    assert one["kfac"].value > one["identity"].value
+    assert three["ekfac"].value > one["ekfac"].value + 0.02
+    right = MapFactors.corrected_OI.fget
+    inverted = property(lambda part: 1 / (right(part) + 1e-3 * right(part).mean()))
+    monkeypatch.setattr(MapFactors, "corrected_OI", inverted)
+    assert found().estimates["ekfac"].value < one["identity"].value + 0.05
 
 
 def test_control_scores_are_parted_by_group_and_the_oracle_is_the_identity_score(model):
