@@ -49,6 +49,7 @@ from workbench.core.types import (
     StepOutcome,
     TrackedNorms,
     Tracking,
+    entropy_nats,
     silent,
 )
 
@@ -96,6 +97,7 @@ __all__ = [
     "TrackingMixer",
     "Whole",
     "WorkbenchError",
+    "entropy_nats",
     "nearest",
     "silent",
     "stream_seed",

@@ -139,6 +139,12 @@ class Mixture:
         return dict(zip(self.domains, self.probability_K.tolist(), strict=True))
 
 
+def entropy_nats(probability_K: np.ndarray) -> float:
+    """-sum p log p, with 0 log 0 = 0; at most ln K."""
+    positive = probability_K[probability_K > 0]
+    return -float((positive * np.log(positive)).sum())
+
+
 @dataclass(frozen=True)
 class Tracking:
     """Which weights the gradient signals are of.

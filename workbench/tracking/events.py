@@ -215,3 +215,10 @@ def _is_json(line: bytes) -> bool:
         return isinstance(decode(line), dict)
     except ValueError:
         return False
+
+
+def symmetric(triangle: Sequence[float | None], width: int) -> np.ndarray:
+    """The matrix of which an event keeps the upper triangle, (width, width); NaN for null."""
+    matrix = np.zeros((width, width))
+    matrix[np.triu_indices(width)] = np.array(triangle, dtype=float)
+    return matrix + np.triu(matrix, 1).T

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from workbench.core import entropy_nats
 from workbench.plots.mixing import WITHOUT_SPREAD, corners
 from workbench.plots.theme import style
 from workbench.widgets.curves import ByDomain, RunCurves
@@ -178,8 +179,7 @@ def mixture_at(curves: PolicyCurves, step: int) -> dict[str, Any]:
 def _facts(curves: PolicyCurves, step: int, at: int) -> list[tuple[str, str]]:
     mixer, phase = curves.mixer_at(step)
     asked_K = np.array([curves.by_domain(ASKED, domain)[at] for domain in curves.domains])
-    positive = asked_K[asked_K > 0]
-    entropy, most = -float((positive * np.log(positive)).sum()), math.log(len(asked_K))
+    entropy, most = entropy_nats(asked_K), math.log(len(asked_K))
     facts = [("Mixer", mixer)] + ([("Phase", phase)] if phase else [])
     facts.append(("Entropy", f"{entropy:.2f} of {most:.2f} nats"))
     learnt = {label: curves.column(name)[at] for name, label in LEARNT.items()}
