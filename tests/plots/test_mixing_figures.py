@@ -156,3 +156,23 @@ def test_a_replay_of_a_run_without_effective_mixtures_shows_what_was_asked_for(m
             folder.append_many([event])
     figure = plots.policy_replay(folder)
     assert len(figure.frames) == 3 and not any(trace.type == "bar" for trace in figure.data)
+
+
+def test_the_walk_shows_the_interaction_its_linear_part_and_both_gains():
+    share = np.linspace(0, 1, 5)
+    walk = SimpleNamespace(
+        domains=DOMAINS,
+        share_S=share,
+        interaction_KS=np.outer((1, 2, 3), 1 - share),
+        linear_KS=np.outer((1, 2, 3), 1 + share),
+        interaction_K=np.array([1.0, -2.0, 0.5]),
+        descent_K=np.array([2.0, 7.0, 1.5]),
+    )
+    figure = plots.energy_walk(walk)
+    lines = [trace for trace in figure.data if trace.type == "scatter"]
+    solid, dashed = ([t for t in lines if t.line.dash == kind] for kind in ("solid", "dash"))
+    assert [line.y[-1] for line in solid] == [0, 0, 0]
+    assert [line.y[-1] for line in dashed] == [2, 4, 6]
+    bars = [trace for trace in figure.data if trace.type == "bar"]
+    assert [list(bar.y) for bar in bars] == [[1.0, -2.0, 0.5], [2.0, 7.0, 1.5]]
+    assert "<b>" not in bars[0].x[1]

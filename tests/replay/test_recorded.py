@@ -5,7 +5,7 @@ import pytest
 
 import workbench.mixing  # noqa: F401
 from workbench.config import Policy
-from workbench.core import MIXERS, RunError
+from workbench.core import MIXERS, ConfigError, RunError
 from workbench.replay import counterfactual, task_of
 from workbench.training import train
 
@@ -49,5 +49,29 @@ def test_a_run_without_the_signals_is_refused_with_the_remedy(
     with pytest.raises(RunError, match="recorded no domain_gradients") as error:
         counterfactual(MIXERS.build("alignment", task_of(plain)), plain)
     assert "acodm" in error.value.remedy
-    with pytest.raises(RunError, match="recorded no row_gradients"):
-        counterfactual(MIXERS.build("pike", task_of(run)), run)
+    for name, signal, options in (
+        ("pike", "row_gradients", {}),
+        ("doremi", "excess_loss", {"reference": "none is read"}),
+    ):
+        with pytest.raises(RunError, match=f"recorded no {signal}") as error:
+            counterfactual(name, run, **options)
+        assert error.value.remedy.endswith(f": {name}")
+
+
+@pytest.mark.parametrize("name", ["doremi", "pike"])
+def test_a_run_is_enough_to_ask_its_own_mixer_again(nano_config, cache_dir, tmp_path, run, name):
+    options = (
+        {"reference": str(run.path)} if name == "doremi" else {"tracked_layers": 1, "signal": 99}
+    )
+    config = nano_config.replace(mixer=Policy(name, **options)).change(total_steps=12)
+    own = train(config, tmp_path, cache_dir=cache_dir).folder
+    trace = counterfactual(name, own, **options)
+    recorded = np.array([list(event["mixture"].values()) for event in own.events("step")])
+    np.testing.assert_allclose(trace.mixture_NK, recorded, atol=2e-3)
+    assert np.abs(recorded[-1] - recorded[0]).max() > 0.01
+
+
+def test_another_number_of_layers_than_was_recorded_names_the_option(run):
+    with pytest.raises(ConfigError, match="tracked_layers = 2") as error:
+        counterfactual("acodm", run, tracked_layers=2)
+    assert error.value.remedy == "set tracked_layers=1"

@@ -28,16 +28,13 @@ def surrogate(gram_KK: np.ndarray, mixture_K: np.ndarray) -> float:
 
 
 def linear_gain(gram_KK: np.ndarray, mixture_K: np.ndarray) -> float:
-    """E(u) + (2/K) (J(a) - J(u)): E to first order around the uniform mixture u."""
+    """E(u) + (2/K) (J(a) - J(u)): E to first order around the uniform mixture u.
+
+    What it leaves out is (a - u)^T H_off (a - u), exactly.
+    """
     uniform_K = np.full(len(mixture_K), 1 / len(mixture_K))
     rise = surrogate(gram_KK, mixture_K) - surrogate(gram_KK, uniform_K)
     return energies(gram_KK, uniform_K)[1] + 2 / len(mixture_K) * rise
-
-
-def remainder(gram_KK: np.ndarray, mixture_K: np.ndarray) -> float:
-    """(a - u)^T H_off (a - u): what `linear_gain` leaves out, exactly."""
-    difference_K = mixture_K - 1 / len(mixture_K)
-    return energies(gram_KK, difference_K)[1]
 
 
 def descent_gain(gram_KK: np.ndarray) -> np.ndarray:

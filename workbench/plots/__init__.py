@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from workbench.plots.mixing import (
         energies,
+        energy_walk,
         entropy,
         gram,
         learning,
@@ -54,7 +55,16 @@ _HOME = {
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
     "influence": ("control_scores", "damping_slider", "inverse_cosines", "lds", "score_scatter"),
-    "mixing": ("energies", "entropy", "gram", "learning", "policy_path", "rewards", "scores"),
+    "mixing": (
+        "energies",
+        "energy_walk",
+        "entropy",
+        "gram",
+        "learning",
+        "policy_path",
+        "rewards",
+        "scores",
+    ),
     "pulls": ("pulls_replay",),
     "replay": ("policy_replay",),
     "samples": ("implied_mixture", "mixture", "weight_histograms", "weights"),
@@ -84,6 +94,7 @@ __all__ = [
     "damping_slider",
     "domain_verdicts",
     "energies",
+    "energy_walk",
     "entropy",
     "ess",
     "fragment",

@@ -2,6 +2,7 @@
 
     policy_path({"proxy": proxy, "target": target})
     rewards(run); energies(run); learning(run); entropy({"acodm": run}); gram(run)
+    energy_walk(replay.energy_walk(run))
 
 Read from the `mixer` and `signals` fields of a run's step events.  Shapes: S steps, K domains.
 """
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench.core import entropy_nats
 from workbench.plots.curves import recorded_domains, small_multiples
 from workbench.plots.draw import Panel, mark_events
 from workbench.plots.series import (
@@ -29,6 +31,7 @@ from workbench.plots.series import (
     thin,
 )
 from workbench.plots.theme import RULE, TEXT, blank, safe, say_nothing_yet, style
+from workbench.tracking.events import symmetric
 
 SMOOTHING_STEPS = 10
 WITHOUT_SPREAD = 1e3
@@ -105,6 +108,54 @@ def energies(run: Runs) -> go.Figure:
         "interaction_energy": "interaction: sum of a a ⟨g, g⟩ over pairs",
     }
     return _learner_lines(run, "Energy of the mixed gradient", fields, "squared gradient norm")
+
+
+def energy_walk(walk: Any) -> go.Figure:
+    """Interaction on the way from the uniform mixture to each domain; `replay.EnergyWalk`.
+
+    Left, the interaction (solid) and the linear part that the reward stands for (dashed); right,
+    that reward beside the gain of gradient descent, which counts the domain's own norm too.
+    """
+    figure, panels = small_multiples(
+        "Interaction of the gradients",
+        ["uniform to one domain", "gain of a domain"],
+        y="",
+        legend=True,
+    )
+    for index, domain in enumerate(walk.domains):
+        for energy_KS, kind, dash in (
+            (walk.interaction_KS, "interaction", "solid"),
+            (walk.linear_KS, "its linear part", "dash"),
+        ):
+            panels[0].add(
+                go.Scatter(
+                    x=walk.share_S,
+                    y=energy_KS[index],
+                    name=safe(domain),
+                    legendgroup=domain,
+                    showlegend=dash == "solid",
+                    mode="lines",
+                    line={"color": style(index).colour, "dash": dash, "width": 2},
+                    hovertemplate=f"{safe(domain)}, {kind}<br>%{{x:.2f}} of the way<br>%{{y:.3g}}"
+                    "<extra></extra>",
+                )
+            )
+    for gain_K, kind, look in (
+        (walk.interaction_K, "W: agreement with the others", style(0)),
+        (walk.descent_K, "W + H: with its own norm", style(1)),
+    ):
+        panels[1].add(
+            go.Bar(
+                x=[safe(domain) for domain in walk.domains],
+                y=gain_K,
+                name=kind,
+                marker={"color": look.colour, "pattern": {"shape": look.pattern}},
+                hovertemplate=f"%{{x}}<br>{kind} %{{y:.3g}}<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title_text="way to one domain alone", row=1, col=1)
+    figure.update_xaxes(title_text="", row=1, col=2)
+    return figure
 
 
 def learning(run: Runs) -> go.Figure:
@@ -271,8 +322,7 @@ def _said_of(field: str, domain: str) -> Callable[[dict[str, Any]], float | None
 
 
 def _entropy(event: dict[str, Any]) -> float:
-    shares = np.array([p for p in event["mixture"].values() if p > 0])
-    return float(-(shares * np.log(shares)).sum())
+    return entropy_nats(np.array(list(event["mixture"].values())))
 
 
 def _has_gram(event: dict[str, Any]) -> bool:
@@ -281,9 +331,7 @@ def _has_gram(event: dict[str, Any]) -> bool:
 
 def _cosines(entry: Sequence[float], domains: int) -> np.ndarray:
     """Cosines from the upper triangle of inner products; NaN for a domain without rows."""
-    gram_KK = np.zeros((domains, domains))
-    gram_KK[np.triu_indices(domains)] = entry
-    gram_KK = gram_KK + np.triu(gram_KK, 1).T
+    gram_KK = symmetric(entry, domains)
     norm_K = np.sqrt(np.diag(gram_KK))
     scale_KK = np.outer(norm_K, norm_K)
     return np.divide(gram_KK, scale_KK, out=np.full_like(gram_KK, np.nan), where=scale_KK > 0)

@@ -29,12 +29,15 @@ from workbench.core import (
 )
 from workbench.replay.play import Trace
 from workbench.tracking import RunFolder
+from workbench.tracking.events import symmetric
 
 _FIELDS = {
-    Signal.DOMAIN_GRADIENTS: "gram",
-    Signal.ROW_GRADIENTS: "row_squares",
-    Signal.TRACKED_NORMS: "weight_norms",
+    Signal.DOMAIN_GRADIENTS: ("gram", "acodm, direct, alignment, doge or pike"),
+    Signal.ROW_GRADIENTS: ("row_squares", "pike"),
+    Signal.TRACKED_NORMS: ("weight_norms", "acodm or direct"),
+    Signal.EXCESS_LOSS: ("excess_nats", "doremi"),
 }
+"""Where a step's event keeps a signal, and the mixers whose runs have it."""
 
 
 def task_of(run: RunFolder) -> MixingTask:
@@ -98,11 +101,11 @@ def _drawn(run: RunFolder) -> dict[str, float]:
 
 def _require(mixer: Mixer, run: RunFolder, steps: list[dict[str, Any]]) -> None:
     for signal in sorted(mixer.needs):
-        field = _FIELDS.get(signal)
-        if field is None or not any(field in event.get("signals", {}) for event in steps):
+        field, mixers = _FIELDS[signal]
+        if not any(field in event.get("signals", {}) for event in steps):
             raise RunError(
                 f"{run.path} recorded no {signal}, which the mixer asks for",
-                remedy="replay a run whose own mixer asked for it, such as acodm or alignment",
+                remedy=f"replay a run whose own mixer asked for it: {mixers}",
             )
 
 
@@ -122,21 +125,22 @@ def _outcome(
         loss_B=loss_B,
         weight_B=torch.ones_like(loss_B),
         valid_B=torch.ones(len(loss_B), dtype=torch.bool),
-        signals=_signals(event.get("signals", {}), len(names)),
+        signals=_signals(event.get("signals", {}), domain_B, len(names)),
     )
 
 
-def _signals(recorded: Mapping[str, Any], domains: int) -> dict[Signal, Any]:
+def _signals(recorded: Mapping[str, Any], domain_B: np.ndarray, domains: int) -> dict[Signal, Any]:
     found: dict[Signal, Any] = {}
     if "gram" in recorded:
-        gram_KK = np.zeros((domains, domains))
-        gram_KK[np.triu_indices(domains)] = np.array(recorded["gram"], dtype=float)
-        gram_KK = gram_KK + np.triu(gram_KK, 1).T
+        gram_KK = symmetric(recorded["gram"], domains)
         found[Signal.DOMAIN_GRADIENTS] = DomainGradients(
             gram_KK, np.array(recorded["domain_rows"]), recorded["sampling_error"]
         )
     if "row_squares" in recorded:
         found[Signal.ROW_GRADIENTS] = np.array(recorded["row_squares"], dtype=float)
+    if "excess_nats" in recorded:
+        excess_K = np.array(recorded["excess_nats"], dtype=float)
+        found[Signal.EXCESS_LOSS] = torch.from_numpy(excess_K[domain_B]).float()
     if "weight_norms" in recorded:
         found[Signal.TRACKED_NORMS] = TrackedNorms(
             np.array(recorded["weight_norms"]), np.array(recorded["change_norms"])

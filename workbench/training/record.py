@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from workbench.core import IGNORE_INDEX, Batch, Mixture, NumericsError, Signal
+from workbench.core import IGNORE_INDEX, Batch, Mixture, NumericsError, Signal, StepOutcome
 from workbench.data import PreparedCorpus
 from workbench.data.sampler import Supply
+from workbench.mixing.signals import domain_means
 from workbench.tracking import RunFolder
 from workbench.training.selecting import Choice
 from workbench.training.step import Stepped
@@ -200,7 +201,7 @@ def _step_event(
     if entry.diagnostics:
         event["mixer"] = plain(entry.diagnostics)
     if entry.stepped.outcome.signals:
-        event["signals"] = _signals(entry.stepped.outcome.signals)
+        event["signals"] = _signals(entry.stepped.outcome, len(entry.mixture.domains))
     event.update({name: float(value) for name, value in entry.stepped.diagnostics.items()})
     total_weight = float(weight.sum())
     for k, name in enumerate(entry.mixture.domains):
@@ -218,9 +219,9 @@ def _by_domain(mixture: Mixture, value_K: np.ndarray) -> dict[str, float]:
     return dict(zip(mixture.domains, value_K.tolist(), strict=True))
 
 
-def _signals(signals: Mapping[Signal, Any]) -> dict[str, Any]:
+def _signals(outcome: StepOutcome, domains: int) -> dict[str, Any]:
     """Small enough for an event, and enough for another mixer to be played over the run."""
-    found: dict[str, Any] = {}
+    signals, found = outcome.signals, {}
     if Signal.DOMAIN_GRADIENTS in signals:
         gradients = signals[Signal.DOMAIN_GRADIENTS]
         found["gram"] = gradients.gram_KK[np.triu_indices(len(gradients.gram_KK))]
@@ -229,7 +230,8 @@ def _signals(signals: Mapping[Signal, Any]) -> dict[str, Any]:
     if Signal.ROW_GRADIENTS in signals:
         found["row_squares"] = signals[Signal.ROW_GRADIENTS]
     if Signal.EXCESS_LOSS in signals:
-        found["excess_nats"] = float(signals[Signal.EXCESS_LOSS].mean())
+        excess_B, valid_B = signals[Signal.EXCESS_LOSS].double().numpy(), outcome.valid_B.cpu()
+        found["excess_nats"], _ = domain_means(excess_B, outcome.domain_B, valid_B.numpy(), domains)
     if Signal.TRACKED_NORMS in signals:
         norms = signals[Signal.TRACKED_NORMS]
         found["weight_norms"], found["change_norms"] = norms.weight_L, norms.change_L
