@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import workbench.mixing  # noqa: F401
-from workbench.core import MIXERS, Mixture, Signal
-from workbench.replay import Environment, play
+from workbench.core import MIXERS, ConfigError, Mixture, PolicyError, Signal
+from workbench.mixing.descent import gradient_moments
+from workbench.replay import Environment, play, race
 
 STEPS = 3000
 SEEDS = (0, 3)
@@ -16,11 +17,6 @@ DEGENERATE = {
     "importance": {"reward": "importance"},
     "no entropy": {"entropy": 0.0},
 }
-
-
-def played(name, seed, *, steps=STEPS, **options):
-    environment = Environment(seed=seed)
-    return play(MIXERS.build(name, environment.task, **options), environment, steps=steps)
 
 
 def passes(trace, uniform, rivals):
@@ -41,8 +37,8 @@ def references():
     torch.set_num_threads(1)
     return {
         seed: (
-            played("static", seed),
-            [played("exp3", seed, variant=variant) for variant in ("paper", "official")],
+            race("static", seed=seed),
+            [race("exp3", seed=seed, variant=variant) for variant in ("paper", "official")],
         )
         for seed in SEEDS
     }
@@ -70,12 +66,56 @@ def test_only_what_is_asked_for_is_given_and_every_domain_has_a_row():
     outcome = environment.step(0, share, frozenset())
     assert outcome.signals == {} and np.bincount(outcome.domain_B).tolist() == [28, 1, 1, 1, 1]
     outcome = environment.step(1, share, frozenset(Signal))
-    assert set(outcome.signals) == {Signal.DOMAIN_GRADIENTS, Signal.TRACKED_NORMS}
+    assert set(outcome.signals) == set(Signal)
+
+
+def test_signals_beside_the_gradients_have_their_closed_forms():
+    environment = Environment(seed=1)
+    theta_D = environment.theta_D = np.linspace(-1, 1, 64)
+    share = Mixture.uniform(environment.task.names)
+    outcome = environment.step(0, share, frozenset(Signal))
+    count_K = np.bincount(outcome.domain_B)
+    excess_B = outcome.signals[Signal.EXCESS_LOSS]
+    assert (excess_B[outcome.domain_B == 4] == 0).all()
+    expected = 0.5 * (theta_D[16:48] ** 2).sum()
+    assert excess_B[outcome.domain_B == 1] == pytest.approx(expected)
+    torch.testing.assert_close(
+        outcome.loss_B[outcome.domain_B == 1].float() - 1, excess_B[outcome.domain_B == 1]
+    )
+    own_K = np.diag(outcome.signals[Signal.DOMAIN_GRADIENTS].gram_KK)
+    variance_K, _ = gradient_moments(own_K, outcome.signals[Signal.ROW_GRADIENTS], count_K)
+    assert variance_K == pytest.approx([0.09 * 32] * 4 + [16 * 64])
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS.names() if name != "regmix"])
+def test_every_mixer_can_be_raced(name):
+    trace = race(name, steps=60, **({"reference": "none is read"} if name == "doremi" else {}))
+    assert np.isfinite(trace.score_N).all()
+
+
+def test_doremi_sees_that_noise_cannot_be_learned():
+    assert race("doremi", steps=300, reference="none is read").share("noise", 0.9, 1.0) < 0.05
+
+
+def test_a_signal_the_environment_does_not_give_is_refused():
+    class Curious:
+        needs = frozenset({"hessian"})
+
+    with pytest.raises(PolicyError, match="'Curious' needs hessian"):
+        play(Curious(), Environment(), steps=1)
+
+
+def test_settings_that_do_not_fit_the_environment_name_the_field():
+    with pytest.raises(ConfigError, match="micro_batches = 4 for 5 domains") as error:
+        Environment(micro_batches=4)
+    assert "5 or more" in error.value.remedy
+    with pytest.raises(ConfigError, match="tracked_layers = 2"):
+        race("acodm", steps=1, tracked_layers=2)
 
 
 def test_the_known_optimum_is_the_fastest():
     optimum = {name: 1 for name in Environment().optimum.domains if name != "noise"}
-    best, uniform = played("static", 0, mixture=optimum), played("static", 0)
+    best, uniform = race("static", mixture=optimum), race("static")
     assert 1000 < best.steps_to(0.1) < 1100 < 1230 < uniform.steps_to(0.1) < 1340
     assert best.final_score < 0.003 < uniform.final_score
 
@@ -90,18 +130,18 @@ def test_both_forms_of_odm_favour_noise(references):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_reference_agent_finds_the_clean_domains(references, seed):
-    assert passes(played("acodm", seed, warmup_steps=200), *references[seed])
+    assert passes(race("acodm", seed=seed, warmup_steps=200), *references[seed])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_forms_fail_the_same_test(references, name):
     """Which gives it its power."""
-    trace = played("acodm", SEEDS[0], warmup_steps=200, **DEGENERATE[name])
+    trace = race("acodm", seed=SEEDS[0], warmup_steps=200, **DEGENERATE[name])
     assert not passes(trace, *references[SEEDS[0]])
 
 
 def test_a_trace_counts_steps_and_shares():
-    trace = played("static", 0, steps=10, mixture={"noise": 1, "clean_0": 3})
+    trace = race("static", steps=10, mixture={"noise": 1, "clean_0": 3})
     assert trace.share("noise") == 0.25 and trace.steps_to(1e9) == 1
     assert trace.steps_to(0.0) == float("inf") and "10 steps over 5 domains" in repr(trace)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import workbench.mixing  # noqa: F401  (imported for what it registers)
-from workbench.core import MIXERS, Mixer
-from workbench.replay.environment import Environment
+from workbench.core import MIXERS, Mixer, PolicyError
+from workbench.replay.environment import PROVIDED, Environment
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,16 @@ def play(mixer: Mixer, environment: Environment, *, steps: int, diagnostics: boo
     Args:
         mixer: built for `environment.task`.
         diagnostics: keep what the mixer says of every step, which takes time and memory.
+    Raises:
+        PolicyError: the mixer needs a signal that the environment does not give.
     """
+    missing = mixer.needs - PROVIDED
+    if missing:
+        raise PolicyError(
+            f"mixer '{type(mixer).__name__}' needs {', '.join(sorted(missing))}, which the "
+            "environment does not give",
+            remedy="choose another mixer, or train it on a real run",
+        )
     domains = environment.task.names
     mixture_NK, score_N = np.empty((steps, len(domains))), np.empty(steps)
     said: list[Mapping[str, Any]] = []
