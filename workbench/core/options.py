@@ -30,7 +30,7 @@ class Within:
     open_low: bool = False
     open_high: bool = False
 
-    def holds(self, value: float) -> bool:
+    def holds(self, value: Any) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         return above and (value < self.high if self.open_high else value <= self.high)
 
