@@ -91,6 +91,14 @@ def test_row_squares_equal_their_slow_twin_however_many_rows_are_held(
     torch.testing.assert_close(total_OI, expected)
 
 
+@pytest.mark.parametrize("width", [127, 128, 201, 259])
+def test_moments_made_in_blocks_equal_their_slow_twin(width):
+    x_bTD = random_tokens(2, 5, width)
+    found_DD = token_moments(x_bTD)
+    torch.testing.assert_close(found_DD, reference_token_moments(x_bTD))
+    torch.testing.assert_close(token_moments(x_bTD.mT.contiguous().mT), found_DD)
+
+
 def test_moments_equal_their_slow_twin_and_bfloat16_is_added_up_in_float32():
     x_bTD = random_tokens(3, 50, 6)
     torch.testing.assert_close(token_moments(x_bTD), reference_token_moments(x_bTD))
