@@ -1,9 +1,11 @@
 """LDS of identity, K-FAC and EK-FAC on a toy decoder, with attention and without it.
 
-    python -m benchmarks.influence_lds --subsets 60 --seeds 3
+    python -m benchmarks.influence_lds --subsets 60 --seeds 3 --models 3
 
 A decoder of 2 layers × 64 on 400 rows of the generated corpus: it is retrained on random halves,
 and sums of scores must predict each held-out row's loss.  `random` scores show what chance does.
+`lds` are scores of one checkpoint, `lds_of_ensemble` their mean over several, trained from other
+seeds.
 """
 
 from __future__ import annotations
@@ -97,15 +99,14 @@ class Toy:
         return found
 
 
-def ensembles(toy: Toy, models: int) -> dict[str, np.ndarray]:
-    """Mean scores over models of several seeds, each trained on all rows."""
-    found: dict[str, list[np.ndarray]] = {}
-    for seed in range(models):
-        model = toy.trained(np.arange(ROWS), seed)
-        for label, attention in TRACKED.items():
-            for name, score_QN in toy.scores(model, attention=attention).items():
-                found.setdefault(f"{name}, {label}", []).append(score_QN)
-    return {name: np.mean(scores, axis=0) for name, scores in found.items()}
+def checkpoint_scores(toy: Toy, seed: int) -> dict[str, np.ndarray]:
+    """Scores, (Q, N), of a model trained on all rows, by preconditioner and maps tracked."""
+    model = toy.trained(np.arange(ROWS), seed)
+    return {
+        f"{name}, {label}": score_QN
+        for label, attention in TRACKED.items()
+        for name, score_QN in toy.scores(model, attention=attention).items()
+    }
 
 
 def measure(scores: Mapping[str, np.ndarray], retrained: Retrained) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def measure(scores: Mapping[str, np.ndarray], retrained: Retrained) -> dict[str,
     for label in TRACKED:
         gain = lds_gain(scores[f"ekfac, {label}"], scores[f"identity, {label}"], retrained)
         results[f"ekfac over identity, {label}"] = asdict(gain)
-        print(f"  EK-FAC over identity, {label}: {gain}")
+        print(f"  EK-FAC over identity, {label}: {gain}", flush=True)
     return results
 
 
@@ -125,17 +126,21 @@ def main() -> None:
     parser.add_argument("--subsets", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--models", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         toy = Toy(folder, options.steps)
-        scores = ensembles(toy, options.models)
-        shape = (len(toy.query_QT), ROWS)
-        scores["random"] = np.random.default_rng(1).normal(size=shape)
+        found = [checkpoint_scores(toy, seed) for seed in range(options.models)]
+        means = {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
+        random_QN = np.random.default_rng(1).normal(size=(len(toy.query_QT), ROWS))
         retrained = retrain(
             toy.query_losses, rows=ROWS, subsets=options.subsets, seeds=options.seeds
         )
-        results = {**vars(options), "lds": measure(scores, retrained)}
+        results = {
+            **vars(options),
+            "lds": measure({**found[0], "random": random_QN}, retrained),
+            "lds_of_ensemble": measure(means, retrained),
+        }
     command = "python -m benchmarks.influence_lds " + " ".join(
         f"--{name} {value}" for name, value in vars(options).items()
     )
