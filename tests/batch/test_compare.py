@@ -143,6 +143,15 @@ def test_what_cannot_be_compared_is_refused(write_run, other, message):
         compare(groups, "uniform")
 
 
+def test_repeats_of_a_run_set_the_noise_floor(write_run):
+    groups = {
+        "uniform": [write_run("a", prepared="p"), write_run("b", prepared="p")],
+        "other": [write_run("c", prepared="p")],
+    }
+    mean, *_ = compare(groups, "uniform", repeated=True)
+    assert mean.n == 1 and mean.noise_floor == 0
+
+
 def test_a_seed_that_stands_twice_is_refused(write_run):
     groups = {"uniform": [write_run("a"), write_run("b")], "other": write_run("c")}
     with pytest.raises(RunError, match="both 'uniform' with seed 0"):

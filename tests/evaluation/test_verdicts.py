@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -151,3 +152,40 @@ def test_differences_of_rounding_are_no_difference_however_regular():
     a = by_seed([6.0, 6.5, 5.5])
     assert compare(a, by_seed([v - 3e-7 for v in a.values()])).outcome == "within noise"
     assert compare(a, by_seed([v - 3e-5 for v in a.values()])).outcome == "better"
+
+
+def test_the_bootstrap_interval_is_that_of_all_resamples():
+    values = [0.1, -0.2, 0.4]
+    v = compare(by_seed([0.0] * 3), by_seed(values))
+    means = np.sort([np.mean(draw) for draw in itertools.product(values, repeat=3)])
+    assert v.bootstrap_low == pytest.approx(np.quantile(means, 0.025, method="inverted_cdf"))
+    assert v.bootstrap_high == pytest.approx(np.quantile(means, 0.975, method="inverted_cdf"))
+    assert v.low < v.bootstrap_low < v.mean_difference < v.bootstrap_high < v.high
+    assert compare({0: 1.0}, {0: 2.0}).bootstrap_high == math.inf
+
+
+def test_a_difference_that_repeats_alone_show_is_noise():
+    rng = np.random.default_rng(0)
+    truth, found = {"same": 0.0, "far": -0.5}, {}
+    for label, shift in truth.items():
+        baseline = {seed: list(5 + seed + 0.1 * rng.normal(size=3)) for seed in range(3)}
+        treatment = {
+            # A spread between seeds so small that the interval leaves out zero.
+            seed: [np.mean(values) + shift - 0.02 + 1e-4 * seed]
+            for seed, values in baseline.items()
+        }
+        found[label] = compare(baseline, treatment)
+    assert found["same"].high < 0 and found["same"].outcome == "within noise"
+    assert "repeats alone differ by" in str(found["same"])
+    assert found["far"].outcome == "better"
+
+
+def test_the_noise_floor_covers_what_repeats_do():
+    rng = np.random.default_rng(1)
+    above, trials = 0, 400
+    for _ in range(trials):
+        a, b = ({s: list(rng.normal(size=2)) for s in range(3)} for _ in range(2))
+        v = compare(a, b)
+        above += abs(v.mean_difference) > v.noise_floor
+    assert above / trials == pytest.approx(0.05, abs=0.035)
+    assert compare(by_seed([1.0, 2.0]), by_seed([1.5, 2.5])).noise_floor == 0

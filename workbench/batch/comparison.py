@@ -142,12 +142,18 @@ def choose_baseline(groups: Groups, name: str | None = None) -> str:
 
 
 def compare(
-    runs: Runs, baseline: str | None = None, *, without: Collection[str] = ()
+    runs: Runs,
+    baseline: str | None = None,
+    *,
+    without: Collection[str] = (),
+    repeated: bool = False,
 ) -> list[Verdict]:
     """Final held-out losses of every label against the baseline's, paired by seed.
 
     Args:
         without: domains that do not count, such as one known to be noise.
+        repeated: several runs of a label and seed are repeats, which set the noise floor;
+            otherwise they are refused.
     Returns:
         For each label but the baseline: its verdict on the mean over domains, then one a domain,
         named `label on domain`.
@@ -161,7 +167,7 @@ def compare(
     if not groups:
         raise RunError("there are no runs to compare", remedy="give run folders")
     baseline = choose_baseline(groups, baseline)
-    by_seed = {label: _by_seed(label, own) for label, own in groups.items()}
+    by_seed = {label: _by_seed(label, own, repeated) for label, own in groups.items()}
     return [
         verdict
         for label in groups
@@ -238,48 +244,50 @@ def _plain_label(run: RunFolder, *, alone: bool) -> str:
     return str(run.config.get("name", "run") if alone else reweighter.get("name", "run"))
 
 
-def _by_seed(label: str, runs: list[RunFolder]) -> dict[int, RunFolder]:
-    found: dict[int, RunFolder] = {}
+def _by_seed(
+    label: str, runs: list[RunFolder], repeated: bool = False
+) -> dict[int, list[RunFolder]]:
+    found: dict[int, list[RunFolder]] = {}
     for run in runs:
-        seed = run.config["seed"]
-        if seed in found:
+        own = found.setdefault(run.config["seed"], [])
+        if own and not repeated:
             raise RunError(
-                f"{found[seed].path} and {run.path} are both '{label}' with seed {seed}",
-                remedy="leave one out",
+                f"{own[0].path} and {run.path} are both '{label}' with seed {run.config['seed']}",
+                remedy="leave one out, or give repeated=True for repeats of one run",
             )
-        found[seed] = run
+        own.append(run)
     return found
 
 
 def _verdicts(
     label: str,
-    treatment: dict[int, RunFolder],
+    treatment: dict[int, list[RunFolder]],
     baseline: str,
-    base: dict[int, RunFolder],
+    base: dict[int, list[RunFolder]],
     without: Collection[str],
 ) -> Iterator[Verdict]:
     from workbench.evaluation import mean_nats, verdict
 
     seeds = sorted(set(treatment) & set(base))
     for seed in seeds:
-        check_comparable(base[seed], treatment[seed])
+        for run in [*base[seed][1:], *treatment[seed]]:
+            check_comparable(base[seed][0], run)
     ours, theirs = (
-        {seed: final_held_out(own[seed]) for seed in seeds or own} for own in (treatment, base)
+        {seed: [final_held_out(run)["losses"] for run in own[seed]] for seed in seeds or own}
+        for own in (treatment, base)
     )
     yield verdict(
-        {seed: mean_nats(event["losses"], without) for seed, event in theirs.items()},
-        {seed: mean_nats(event["losses"], without) for seed, event in ours.items()},
+        {seed: [mean_nats(losses, without) for losses in own] for seed, own in theirs.items()},
+        {seed: [mean_nats(losses, without) for losses in own] for seed, own in ours.items()},
         name=label,
         baseline_name=baseline,
     )
-    domains = next(iter(theirs.values()))["losses"]
-    for domain in domains:
-        if domain not in without and all(
-            domain in event["losses"] for event in [*ours.values(), *theirs.values()]
-        ):
+    every = [losses for own in [*ours.values(), *theirs.values()] for losses in own]
+    for domain in next(iter(theirs.values()))[0]:
+        if domain not in without and all(domain in losses for losses in every):
             yield verdict(
-                {seed: event["losses"][domain] for seed, event in theirs.items()},
-                {seed: event["losses"][domain] for seed, event in ours.items()},
+                {seed: [losses[domain] for losses in own] for seed, own in theirs.items()},
+                {seed: [losses[domain] for losses in own] for seed, own in ours.items()},
                 name=f"{label} on {domain}",
                 baseline_name=baseline,
             )

@@ -8,6 +8,7 @@ A study maps a label to one config per seed; configs of a seed share text, start
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,48 @@ def selection(profile: str, *, seed: int = 0) -> RunConfig:
             reference_domains=REFERENCE_DOMAINS if planted else None,
         ),
     )
+
+
+TOGETHER_PROFILES: dict[str, dict[str, Any]] = {
+    "ci": TOUR_PROFILES["ci"] | {"training": {**TOUR_PROFILES["ci"]["training"], "threads": 1}},
+    "demo": {"training": {"total_steps": 60, "evaluate_every_steps": 20}},
+    "full": TOUR_PROFILES["full"],
+}
+
+
+def together(
+    profile: str, *, seed: int = 0, corpus: Mapping[str, Any] | None = None, **training: Any
+) -> Study:
+    """Selection, mixing and weighting: each alone, in pairs, all three, and `none` of them.
+
+    A label names what is on: `quad` chooses rows after a quarter of the run, in place of reading
+    the whole pool in random order; `acodm` sets the mixture, in place of a uniform one; `linupper`
+    weighs samples, in place of equal weights.
+
+    Args:
+        profile: as in `tour`.
+        corpus, training: fields in place of the profile's.
+    """
+    base = _base(profile, TOGETHER_PROFILES)
+    base = base.replace(training=base.training.replace(**training))
+    base = base.replace(corpus=dict(corpus)) if corpus is not None else base
+    steps = base.training.total_steps
+    quad = _quad(base, profile)
+    slots: dict[str, dict[str, Any]] = {
+        "quad": {
+            "selector": quad["selector"],
+            "selection": quad["selection"].replace(first_step=steps // 4),
+        },
+        "acodm": {"mixer": Policy("acodm", **_learning(base))},
+        "linupper": {"reweighter": Policy("linupper", warmup_steps=steps // 10)},
+    }
+    cells = [cell for size in range(len(slots) + 1) for cell in combinations(slots, size)]
+    variants = {
+        " + ".join(cell) or "none": {k: v for name in cell for k, v in slots[name].items()}
+        for cell in cells
+    }
+    seeds = range(seed, seed + TOUR_SEEDS[profile])
+    return over_seeds(base, variants, seeds=seeds)
 
 
 def _quad(base: RunConfig, profile: str) -> dict[str, Any]:

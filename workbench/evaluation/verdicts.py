@@ -9,14 +9,19 @@ not their values: most of the spread between seeds cancels.
 The interval is the paired t interval.  At the usual 3 to 5 seeds it is the honest one: it pays
 for the unknown spread (the factor is 4.3 at 3 seeds, against 1.96), and is exact when the
 differences are normal.  A bootstrap has only the same 3 to 5 differences to draw from; it covers
-far less than it says (`tests/evaluation` shows both).
+far less than it says (`tests/evaluation` shows both).  It is given beside the other, for readers
+who expect it, and decides nothing.
+
+Runs of one seed repeated with nothing changed differ by the noise of the machine alone, such as
+sums in another order on a GPU.  Given as several values of a seed, they set the noise floor: a
+smaller difference is within noise, however it is spread.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
 Outcome = Literal["better", "worse", "within noise", "undecided"]
 
 POWER = 0.8
+RESAMPLES = 9_999
+"""Of the bootstrap, always the same ones."""
 MOST_SEEDS = 10_000
 """Past this the effect is of no practical size, and `seeds_needed` is None."""
 RESOLUTION = 1e-6
@@ -43,7 +50,9 @@ class Verdict:
     mean_difference, low, high: treatment − baseline and its interval, in `unit`; one pair leaves
     the interval at ±∞ and the outcome "undecided".  n: pairs.  seeds_needed: pairs with which an
     effect of the observed size and spread would be found with 80 % power; None if undecided, if
-    there is no effect, or if it takes more than `MOST_SEEDS`.
+    there is no effect, or if it takes more than `MOST_SEEDS`.  bootstrap_low, bootstrap_high: the
+    percentile bootstrap's interval of the same confidence.  noise_floor: mean difference, in
+    `unit`, that repeats of the same runs would show; 0 where nothing was repeated.
     """
 
     name: str
@@ -56,6 +65,9 @@ class Verdict:
     unit: str
     confidence: float
     seeds_needed: int | None
+    bootstrap_low: float = -math.inf
+    bootstrap_high: float = math.inf
+    noise_floor: float = 0.0
 
     def __str__(self) -> str:
         decimals = self._decimals()
@@ -72,9 +84,11 @@ class Verdict:
             else f"is {self.outcome} than {self.baseline_name}"
         )
         interval = f"{_signed(self.low, decimals)} to {_signed(self.high, decimals)}"
+        below = abs(self.mean_difference) <= self.noise_floor
+        floor = f", repeats alone differ by {self.noise_floor:.{decimals}f}" if below else ""
         return (
             f"{self.name} {relation}: {difference} "
-            f"({100 * self.confidence:g} % interval {interval}, {seeds})"
+            f"({100 * self.confidence:g} % interval {interval}, {seeds}{floor})"
         )
 
     def _decimals(self) -> int:
@@ -85,8 +99,8 @@ class Verdict:
 
 
 def verdict(
-    baseline: Mapping[int, float],
-    treatment: Mapping[int, float],
+    baseline: Mapping[int, float | Sequence[float]],
+    treatment: Mapping[int, float | Sequence[float]],
     *,
     name: str,
     baseline_name: str,
@@ -97,9 +111,10 @@ def verdict(
     """Compare two settings on the seeds they have in common.
 
     Args:
-        baseline, treatment: seed -> value, such as the mean held-out loss.
-        confidence: of the interval; "better" and "worse" mean that it leaves out zero and that
-            some difference is above `RESOLUTION`.
+        baseline, treatment: seed -> value, such as the mean held-out loss, or the values of
+            repeats of one and the same run.
+        confidence: of the interval; "better" and "worse" mean that it leaves out zero, that some
+            difference is above `RESOLUTION`, and the mean difference above the noise floor.
     Raises:
         ConfigError: confidence outside (0, 1).
         DataError: no common seed.
@@ -107,13 +122,19 @@ def verdict(
     """
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence = {confidence}", remedy="give a number such as 0.95")
-    difference = _paired_differences(baseline, treatment, name, baseline_name)
+    own, theirs = ({seed: _values(v) for seed, v in each.items()} for each in (treatment, baseline))
+    means, base_means = (
+        {seed: float(v.mean()) for seed, v in each.items()} for each in (own, theirs)
+    )
+    difference = _paired_differences(base_means, means, name, baseline_name)
     mean, n = float(difference.mean()), len(difference)
     spread = float(difference.std(ddof=1)) if n > 1 else math.inf
     half_width = _t_factor(n, confidence) * spread / math.sqrt(n) if n > 1 else math.inf
     low, high = mean - half_width, mean + half_width
-    largest = max(abs(value) for value in (*baseline.values(), *treatment.values()))
-    seen = bool(np.abs(difference).max() > RESOLUTION * largest)
+    floor = _noise_floor([(theirs[seed], own[seed]) for seed in theirs if seed in own], confidence)
+    largest = max(abs(value) for value in (*means.values(), *base_means.values()))
+    seen = bool(np.abs(difference).max() > RESOLUTION * largest) and abs(mean) > floor
+    bootstrap_low, bootstrap_high = _bootstrap(difference, confidence)
     return Verdict(
         name=name,
         baseline_name=baseline_name,
@@ -125,6 +146,9 @@ def verdict(
         unit=unit,
         confidence=confidence,
         seeds_needed=_seeds_needed(mean, spread, confidence),
+        bootstrap_low=bootstrap_low,
+        bootstrap_high=bootstrap_high,
+        noise_floor=floor,
     )
 
 
@@ -140,6 +164,9 @@ def table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         "difference": "mean_difference",
         "low": "low",
         "high": "high",
+        "bootstrap low": "bootstrap_low",
+        "bootstrap high": "bootstrap_high",
+        "noise floor": "noise_floor",
         "unit": "unit",
         "seeds": "n",
         "seeds needed": "seeds_needed",
@@ -166,6 +193,38 @@ def _paired_differences(
                     remedy="look at that run before comparing; do not drop it",
                 )
     return np.array([treatment[seed] - baseline[seed] for seed in seeds], dtype=np.float64)
+
+
+def _values(value: float | Sequence[float]) -> np.ndarray:
+    return np.atleast_1d(np.asarray(value, dtype=np.float64))
+
+
+def _noise_floor(pairs: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float) -> float:
+    """Half-width of the interval of a mean difference made by repeats alone; 0 without repeats."""
+    groups = [values for pair in pairs for values in pair]
+    freedom = sum(len(values) - 1 for values in groups)
+    if freedom == 0:
+        return 0.0
+    variance = sum(float(((v - v.mean()) ** 2).sum()) for v in groups) / freedom
+    of_mean = variance * sum(1 / len(a) + 1 / len(b) for a, b in pairs) / len(pairs) ** 2
+    return _t_factor(freedom + 1, confidence) * math.sqrt(of_mean)
+
+
+def _bootstrap(difference: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Percentile interval of the mean; infinite for a single pair."""
+    if len(difference) < 2:
+        return -math.inf, math.inf
+    from scipy import stats
+
+    found = stats.bootstrap(
+        (difference,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def _outcome(low: float, high: float, n: int, lower_is_better: bool, seen: bool) -> Outcome:

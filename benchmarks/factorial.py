@@ -1,0 +1,150 @@
+"""Select × mix × reweight: what each does, and what they do to each other, with intervals.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.factorial --seeds 3 --steps 150
+
+{whole pool, quad} × {uniform, acodm} × {uniform, linupper} on generated and on installed text.
+Equal tokens: all runs take the same steps.  Equal compute: every run without quad takes as many as
+the operations of its twin with quad allow, those of choosing included.  Held-out loss is the mean
+over domains but the noise.  An effect is the mean over all settings of the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.measure import record
+from workbench.batch import train_study
+from workbench.batch.comparison import final_held_out
+from workbench.config.presets import Study, together
+from workbench.evaluation import Verdict, effects, mean_nats
+from workbench.training import Run
+from workbench.training.summary import charged_flops
+
+CORPORA: dict[str, dict[str, Any]] = {
+    "planted": {"name": "planted", "max_domain_mb": 1.0},
+    "installed": {"name": "installed", "max_domain_mb": 1.0, "noise_mb": 0.25},
+}
+Runs = dict[str, list[Run]]
+
+
+def study_of(corpus: str, *, seeds: int, steps: int) -> Study:
+    made = together(
+        "demo",
+        corpus=CORPORA[corpus] | {"held_out_fraction": 0.2},
+        total_steps=steps,
+        evaluate_every_steps=steps,
+        checkpoint_every_steps=10 * steps,
+        held_out_rows=24,
+        device="cpu",
+    )
+    return {
+        label: [config.replace(name=f"{corpus}_{config.name}") for config in own[:seeds]]
+        for label, own in made.items()
+    }
+
+
+def twin(label: str) -> str:
+    """The same with quad."""
+    return " + ".join(["quad", *(name for name in label.split(" + ") if name != "none")])
+
+
+def matched(study: Study, runs: Runs) -> Study:
+    """Runs without quad, as long as the operations of their twin allow."""
+    return {
+        label: [
+            config.replace(
+                name=f"{config.name}_equal_compute",
+                training=config.training.replace(match_run=str(run.path)),
+            )
+            for config, run in zip(own, runs[twin(label)], strict=True)
+        ]
+        for label, own in study.items()
+        if "quad" not in label
+    }
+
+
+def found_effects(runs: Runs) -> list[Verdict]:
+    values = {
+        tuple(name for name in label.split(" + ") if name != "none"): {
+            run.config.seed: mean_nats(final_held_out(run.folder)["losses"], ["noise"])
+            for run in own
+        }
+        for label, own in runs.items()
+    }
+    return effects(values)
+
+
+def what_happened(runs: Runs) -> dict[str, Any]:
+    """Per label: losses by seed, steps, seconds and operations of a run, noise read, warnings."""
+    return {
+        label: {
+            "held_out_nats": [
+                mean_nats(final_held_out(run.folder)["losses"], ["noise"]) for run in own
+            ],
+            "steps": [len(run.events("step")) for run in own],
+            "flops": [charged_flops(run.folder) for run in own],
+            "train_seconds": [(run.summary() or {})["train_seconds"] for run in own],
+            "select_seconds": [(run.summary() or {})["select_seconds"] for run in own],
+            "undone": [
+                sum(" of the change undone" in e["message"] for e in run.events("warning"))
+                for run in own
+            ],
+        }
+        for label, own in runs.items()
+    }
+
+
+def carried(runs: Runs) -> dict[str, float]:
+    """Cost of every combination over a plain run: seconds of a step, and operations in all."""
+
+    def median_step(label: str) -> float:
+        seconds = sorted(event["seconds"] for run in runs[label] for event in run.events("step"))
+        return seconds[len(seconds) // 2]
+
+    def flops(label: str) -> float:
+        return sum(charged_flops(run.folder) for run in runs[label])
+
+    return {
+        f"{label}, {what}": value(label) / value("none")
+        for what, value in (("seconds of a step", median_step), ("operations", flops))
+        for label in runs
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--corpora", default="planted,installed")
+    parser.add_argument("--out", default="out/benchmark-factorial")
+    options = parser.parse_args()
+    results: dict[str, Any] = {}
+    for corpus in options.corpora.split(","):
+        study = study_of(corpus, seeds=options.seeds, steps=options.steps)
+        runs = train_study(study, options.out, every_seconds=120)
+        longer = runs | train_study(matched(study, runs), options.out, every_seconds=120)
+        by_budget = {
+            "equal tokens": found_effects(runs),
+            "equal compute": found_effects(longer),
+        }
+        for budget, verdicts in by_budget.items():
+            print(f"{corpus}, {budget}:", *verdicts, sep="\n  ", flush=True)
+        results[corpus] = {
+            "equal tokens": what_happened(runs),
+            "equal compute": what_happened(longer),
+            "effects": {
+                budget: [asdict(each) for each in verdicts]
+                for budget, verdicts in by_budget.items()
+            },
+            "cost over none": carried(runs),
+        }
+    command = "python -m benchmarks.factorial " + " ".join(
+        f"--{name} {value}" for name, value in vars(options).items() if name != "out"
+    )
+    print("written:", record("factorial", results, command=command).name)
+
+
+if __name__ == "__main__":
+    main()
