@@ -169,10 +169,11 @@ def test_the_walk_shows_the_interaction_its_linear_part_and_both_gains():
         descent_K=np.array([2.0, 7.0, 1.5]),
     )
     figure = plots.energy_walk(walk)
-    lines = [trace for trace in figure.data if trace.type == "scatter"]
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
     solid, dashed = ([t for t in lines if t.line.dash == kind] for kind in ("solid", "dash"))
     assert [line.y[-1] for line in solid] == [0, 0, 0]
     assert [line.y[-1] for line in dashed] == [2, 4, 6]
-    bars = [trace for trace in figure.data if trace.type == "bar"]
-    assert [list(bar.y) for bar in bars] == [[1.0, -2.0, 0.5], [2.0, 7.0, 1.5]]
-    assert "<b>" not in bars[0].x[1]
+    gains = [trace for trace in figure.data if trace.mode == "markers"]
+    assert [list(gain.y) for gain in gains] == [[1.0, -2.0, 0.5], [2.0, 7.0, 1.5]]
+    assert "<b>" not in gains[0].x[1]
+    assert plots.png(figure).startswith(b"\x89PNG")

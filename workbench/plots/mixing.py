@@ -145,11 +145,12 @@ def energy_walk(walk: Any) -> go.Figure:
         (walk.descent_K, "W + H: with its own norm", style(1)),
     ):
         panels[1].add(
-            go.Bar(
+            go.Scatter(
                 x=[safe(domain) for domain in walk.domains],
                 y=gain_K,
                 name=kind,
-                marker={"color": look.colour, "pattern": {"shape": look.pattern}},
+                mode="markers",
+                marker={"color": look.colour, "symbol": look.symbol, "size": 10},
                 hovertemplate=f"%{{x}}<br>{kind} %{{y:.3g}}<extra></extra>",
             )
         )
