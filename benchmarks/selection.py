@@ -4,7 +4,7 @@
 
 A judge is trained on the whole pool first; its model judges every choice of its seed.  Then a new
 model reads each chosen row about once.  Equal tokens: all train as long.  Equal compute: `random`
-also gets the seconds that the judge and the choice took, as further rows and steps.  Reported as
+also gets the operations that the judge and the choice took, as further rows and steps.  Reported as
 paired differences to `random`: held-out loss on the reference domain, and the mean over all domains
 but the noise.
 """
@@ -26,6 +26,7 @@ from workbench.config.presets import Study, over_seeds
 from workbench.data import prepare
 from workbench.evaluation import Verdict, mean_nats, verdict
 from workbench.training import Run
+from workbench.training.summary import charged_flops, compute_by_phase
 
 REFERENCE = "project_prose"
 BASELINE = "random"
@@ -35,8 +36,9 @@ SELECTORS = {
     "random": Policy("random"),
     "cluster_uniform": Policy("cluster_uniform"),
     "perplexity": Policy("perplexity", band="middle"),
-    "top_influence": Policy("top_influence"),
-    "quad": Policy("quad"),
+    # What the gate says is recorded; the question is what the choice does.
+    "top_influence": Policy("top_influence", trust="warn"),
+    "quad": Policy("quad", trust="warn"),
 }
 
 
@@ -82,12 +84,11 @@ def choices(base: RunConfig, judged: dict[int, Path], *, rows: int) -> Study:
     }
 
 
-def equal_compute(quad: list[Run], judge: list[Run], base: Study) -> list[RunConfig]:
-    """The random runs, longer by what the judge and the choice of `quad` took."""
+def equal_compute(quad: list[Run], base: Study) -> list[RunConfig]:
+    """The random runs, longer by the operations of the judge and of the choice of `quad`."""
     configs = []
-    for run, judging, config in zip(quad, judge, base[BASELINE], strict=True):
-        spent, summary = judging.summary() or {}, run.summary() or {}
-        extra = (spent["train_seconds"] + summary["select_seconds"]) / summary["train_seconds"]
+    for run, config in zip(quad, base[BASELINE], strict=True):
+        extra = charged_flops(run.folder) / compute_by_phase(run.folder)["train"]["flops"] - 1
         steps = round(config.training.total_steps * (1 + extra))
         training = config.training.replace(
             total_steps=steps, evaluate_every_steps=max(1, steps // 4)
@@ -126,12 +127,18 @@ def verdicts(values: dict[str, dict[str, dict[int, float]]]) -> dict[str, dict[s
     }
 
 
+def gate(run: Run) -> str | None:
+    """Why the gate does not trust the scores of a choice; empty where it does."""
+    return run.events("selected")[-1]["selector"].get("gate", {}).get("failed")
+
+
 def chosen(runs: list[Run]) -> dict[str, Any]:
     """What was chosen, as means over seeds: share of noise and of the reference domain, seconds."""
     selected = [run.events("selected")[-1] for run in runs]
     return {
         "noise_share": float(np.mean([e["domains"]["noise"] / e["rows"] for e in selected])),
         "reference_share": float(np.mean([e["domains"][REFERENCE] / e["rows"] for e in selected])),
+        "gate": [gate(run) for run in runs],
         "select_seconds": float(np.mean([e["seconds"] for e in selected])),
         "train_seconds": float(np.mean([(run.summary() or {})["train_seconds"] for run in runs])),
     }
@@ -150,12 +157,13 @@ def main() -> None:
     rows = int(prepare(base.corpus, base.tokenizer, base.rows).rows_K.sum())
     study = choices(base, {run.config.seed: run.path for run in judge}, rows=rows)
     runs = train_study(study, options.out, every_seconds=60)
-    longer = {EQUAL_COMPUTE: equal_compute(runs["quad"], judge, study)}
+    longer = {EQUAL_COMPUTE: equal_compute(runs["quad"], study)}
     runs |= train_study(longer, options.out, every_seconds=60)
     values = {label: held_out(own) for label, own in runs.items()}
     found, made = verdicts(values), {label: chosen(own) for label, own in runs.items()}
     for label, own in made.items():
-        print(f"{label:22}", *(f"{name} {value:.3f}" for name, value in own.items()), sep="  ")
+        shown = [f"{n} {v:.3f}" if isinstance(v, float) else f"{n} {v}" for n, v in own.items()]
+        print(f"{label:22}", *shown, sep="  ")
     for own in found.values():
         print(*(f"{what}: {each}" for what, each in own.items()), sep="\n")
     payload: dict[str, Any] = {
