@@ -26,7 +26,7 @@ SCRIPTS = ("chart.js", "sample_plots.js", "colouring.js", "point_map.js")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 CLUSTERS = 200
-SIZE = {"width": 1180, "height": 900}
+WIDTH, HEIGHT = 1180, 900
 BUILD = """([x, y, cluster]) => {
   window.map = new PointMap(document.getElementById('map'), {point() {}, brush() {}});
   const rows = x.length, columns = {
@@ -118,7 +118,7 @@ def main() -> None:
     script = "\n".join((static / name).read_text() for name in SCRIPTS)
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=browser, args=FLAGS)
-        page = opened.new_page(viewport=SIZE)
+        page = opened.new_page(viewport={"width": WIDTH, "height": HEIGHT})
         page.set_content("<div id='map' style='width: 1100px'></div><div id='plot'></div>")
         # A classic script, so that what it declares can be called from `evaluate`.
         for content in (script, get_plotlyjs()):
@@ -129,7 +129,7 @@ def main() -> None:
     for name in ("map", "plotly"):
         print(f"{name}: {found[name]['pictures_per_second']:.2f} pictures a second")
     print("map: milliseconds a picture", found["map"]["draw_ms"])
-    payload = {"rows": options.rows, "size": SIZE, "chromium": version, **found}
+    payload = {"rows": options.rows, "size": [WIDTH, HEIGHT], "chromium": version, **found}
     command = f"python -m benchmarks.cluster_map --rows {options.rows}"
     print("written:", record("cluster_map", payload, command=command).name)
 

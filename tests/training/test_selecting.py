@@ -300,8 +300,9 @@ def test_progress_tables_and_the_ledger_carry_what_a_selector_knows(
     assert ledger.influence.to_numpy() == pytest.approx(known.influence.to_numpy())
 
 
+@pytest.mark.parametrize("first_step", [0, 3])
 def test_a_stop_is_obeyed_while_a_selector_is_at_work(
-    config, cache_dir, tmp_path, slow_selector, monkeypatch
+    config, cache_dir, tmp_path, slow_selector, monkeypatch, first_step
 ):
     loops = []
     real = Loop.__init__
@@ -309,9 +310,9 @@ def test_a_stop_is_obeyed_while_a_selector_is_at_work(
         Loop, "__init__", lambda self, *a, **k: (loops.append(self), real(self, *a, **k))[1]
     )
     slow_selector.between = staticmethod(lambda: loops[-1].controls.stop())
-    config = choosing(config, selector="slow")
+    config = choosing(config, selector="slow", first_step=first_step)
     run = train(config, tmp_path, cache_dir=cache_dir)
     assert run.status() == "stopped" and run.folder.selections() == []
     slow_selector.between = staticmethod(lambda: None)
     assert resume(run.path, cache_dir=cache_dir).status() == "finished"
-    assert run.folder.selections() == [0]
+    assert run.folder.selections() == [first_step]

@@ -137,7 +137,8 @@ class Selector(Stateful, Protocol):
         """At most `budget` active tokens of the pool, judged with `model`, which stays as it is.
 
         Raises:
-            PolicyError: a budget above the pool's tokens, or a health gate that fails.
+            PolicyError: a budget above the pool's tokens or below its smallest row, or a health
+                gate that fails.
         """
         ...
 

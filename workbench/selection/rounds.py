@@ -132,7 +132,7 @@ class _Rounds:
         self.record.rounds += 1
 
     def _ask_gate(self) -> None:
-        """The threshold falls while the best clusters are emptied, so it is judged every round."""
+        """The threshold moves with the estimates, so it is judged whenever it is used."""
         if self.gate is None:
             return
         try:

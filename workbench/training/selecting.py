@@ -134,8 +134,10 @@ class Selecting:
             PolicyError: a first choice without a row.  What the selector raises.
         """
         began = time.perf_counter()
-        pool, self.step = self._pool(), step
+        pool = self._pool()
         selection, budget_tokens = self._select(pool, model)
+        # Only now: a choice that was cut short is due again.
+        self.step = step
         self.shortfall = (
             "" if selection is None else self._shortfall(selection, pool, budget_tokens)
         )
@@ -282,7 +284,7 @@ class Selecting:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.selector.load_state_dict(state["selector"])
-        self.step, self.exhausted = state["step"], state["exhausted"]
+        self.step, self.exhausted = state["step"], state.get("exhausted", False)
         choice, offered = state["choice"], state["offered"]
         self.choice = None if choice is None else Choice.from_state(choice)
         self.offered_N = None if offered is None else offered.numpy()
