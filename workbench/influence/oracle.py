@@ -56,8 +56,7 @@ def one_step_oracle(
     maps = linear_maps(twin, names=tuple(found.name for found in maps))
     weights = [found.weight for found in maps]
     kept = [weight.detach().clone() for weight in weights]
-    rows = torch.from_numpy(rows_NT).to(device)
-    reference = torch.from_numpy(reference_MT).to(device)
+    rows, reference = (torch.from_numpy(own).to(device) for own in (rows_NT, reference_MT))
 
     def gradient(row: int) -> list[Tensor]:
         loss_B = token_loss(twin, maps, rows[row : row + 1])

@@ -102,8 +102,7 @@ def score_rows(
         rank: of `low_rank`; `DEFAULT_RANK` when that way is named without one.
         way: "auto" takes an approximation only where probe rows show it to be close enough, see
             `calibration`; `Scores.reason` says what they showed.
-        loss_N: the rows' losses of `row_losses`, which halve the cost of `difference`; those added
-            up in float32 are too coarse.
+        loss_N: from `row_losses`, halves the cost of `difference`; float32 sums are too coarse.
         relative_step: of `difference`, |h P| / |W|; measured on probe rows when None.
         tokens, per_map: also give the part of each position, of each linear map.
         precision: "bfloat16" computes under autocast and adds up in float32.

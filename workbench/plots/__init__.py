@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workbench.plots.comparison import costs, domain_verdicts, held_out_by_seconds
     from workbench.plots.curves import ess, held_out, loss, throughput, weight_share
     from workbench.plots.display import bundle, fragment, html, show
+    from workbench.plots.forks import fork_tree, paired_difference
     from workbench.plots.influence import (
         control_scores,
         damping_slider,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         lds,
         score_scatter,
     )
+    from workbench.plots.interplay import interplay
     from workbench.plots.mixing import (
         energies,
         energy_walk,
@@ -54,7 +56,9 @@ _HOME = {
     "comparison": ("costs", "domain_verdicts", "held_out_by_seconds"),
     "curves": ("ess", "held_out", "loss", "throughput", "weight_share"),
     "display": ("bundle", "fragment", "html", "show"),
+    "forks": ("fork_tree", "paired_difference"),
     "influence": ("control_scores", "damping_slider", "inverse_cosines", "lds", "score_scatter"),
+    "interplay": ("interplay",),
     "mixing": (
         "energies",
         "energy_walk",
@@ -97,17 +101,20 @@ __all__ = [
     "energy_walk",
     "entropy",
     "ess",
+    "fork_tree",
     "fragment",
     "gram",
     "held_out",
     "held_out_by_seconds",
     "html",
     "implied_mixture",
+    "interplay",
     "inverse_cosines",
     "lds",
     "learning",
     "loss",
     "mixture",
+    "paired_difference",
     "png",
     "policy_path",
     "policy_replay",

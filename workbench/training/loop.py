@@ -38,8 +38,8 @@ from workbench.training.step import NonFiniteStep, Stepped, train_step
 from workbench.training.summary import summarise
 
 POOL_USED_UP = (
-    "every row of the pool was chosen once, or repeats one that was, so the last choice stays; train "
-    "fewer steps, select less often, or give the corpus more text (max_domain_mb)"
+    "every row of the pool was chosen once, or repeats one that was, so the last choice stays; "
+    "train fewer steps, select less often, or give the corpus more text (max_domain_mb)"
 )
 SELECTING_EVERY_SECONDS = 0.5
 """Least time between two events of the same stage of a selection."""

@@ -1,0 +1,71 @@
+"""A run with its parents and forks, as far as they lie in one folder.
+
+for member in family(run.folder): print("  " * member.depth, member.path.name, member.step)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.core import RunError
+from workbench.tracking.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Member:
+    """depth: 0 for the first run, one more for each fork of a fork; step: where it left its parent,
+    None for the first; changes: what it changed there."""
+
+    run: RunFolder
+    depth: int
+    step: int | None
+    changes: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @property
+    def parent(self) -> str | None:
+        return origin(self.run).get("parent")
+
+
+def origin(run: RunFolder) -> Mapping[str, Any]:
+    """`parent`, `step` and `changes` of a fork; empty for a run of its own."""
+    return run.environment.get("forked", {})
+
+
+def family(run: RunFolder) -> list[Member]:
+    """The first run, then its forks by step, each followed by its own forks.
+
+    A parent that was removed leaves its forks as first runs of their own.
+    """
+    siblings = {each.path.name: each for each in _beside(run)} | {run.path.name: run}
+    first = run
+    while (parent := siblings.get(origin(first).get("parent", ""))) is not None:
+        first = parent
+    forks: dict[str, list[RunFolder]] = {}
+    for each in siblings.values():
+        if "parent" in origin(each):
+            forks.setdefault(origin(each)["parent"], []).append(each)
+
+    def members(one: RunFolder, depth: int) -> Iterator[Member]:
+        came = origin(one) if depth else {}
+        yield Member(one, depth, came.get("step"), came.get("changes", {}))
+        for each in sorted(forks.get(one.path.name, []), key=lambda f: (origin(f)["step"], f.path)):
+            yield from members(each, depth + 1)
+
+    return list(members(first, 0))
+
+
+def _beside(run: RunFolder) -> Iterator[RunFolder]:
+    for config in sorted(run.path.parent.glob("*/config.json")):
+        if RunFolder.holds_run(config.parent):
+            try:
+                yield RunFolder.open(config.parent)
+            except RunError:
+                # Another folder's damage is no matter of this run's.
+                continue
