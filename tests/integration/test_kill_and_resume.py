@@ -57,7 +57,11 @@ def killed(config, out_dir, cache_dir):
 
 def measured(run):
     return [
-        {key: value for key, value in event.items() if key not in ("time", "seconds", "policy_seconds")}
+        {
+            key: value
+            for key, value in event.items()
+            if key not in ("time", "seconds", "policy_seconds")
+        }
         for kind in ("step", "held_out")
         for event in run.events(kind)
     ]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from workbench.core import ConfigError, DataError
-from workbench.training import Run, open_run, start
+from workbench.training import Run, open_run, start, train
 from workbench.widgets.panel import Panel, panel
 
 WAIT_SECONDS = 20
@@ -151,3 +151,14 @@ def test_waiting_says_how_far_the_run_is(
 def test_a_panel_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="no runs"):
         panel({})
+
+
+def test_forks_of_a_run_are_listed_under_it(browse, nano_config, cache_dir, tmp_path):
+    run = train(nano_config.change(name="base", total_steps=12), tmp_path, cache_dir=cache_dir)
+    assert browse({"run": run}).send()["forks"] == []
+    fork = run.fork(10, mixer="exp3", background=False)
+    first, second = browse({"run": run}).send()["forks"]
+    assert (first["name"], first["depth"], first["left"], first["shown"]) == ("base", 0, "", True)
+    assert (second["name"], second["depth"]) == (fork.path.name, 1)
+    assert second["left"] == "from step 10: mixer = exp3" and not second["shown"]
+    assert second["held_out_nats"] == fork.summary()["held_out_mean_nats"]

@@ -20,6 +20,7 @@ from workbench.core.frontend import has_front_end
 from workbench.training import Run
 from workbench.widgets.controls import changes_asked, live_controls
 from workbench.widgets.curves import RunCurves, told_stage
+from workbench.widgets.fork_rows import ForkRows
 from workbench.widgets.frames import charts, head, throughput
 from workbench.widgets.twin import Twin
 
@@ -72,6 +73,7 @@ class Panel:
         self.title = title
         self._runs = dict(runs)
         self._curves = {label: RunCurves(run.folder) for label, run in runs.items()}
+        self._forks = ForkRows(next(iter(runs.values())).folder)
         self._revision = 0
         self._notice: dict[str, str] | None = None
         self._asked: str | None = None
@@ -161,6 +163,7 @@ class Panel:
             "asked": self._asked,
             "said": self._said(label, states[label]),
             "notice": self._notice or self._failure(),
+            "forks": self._forks.now(),
             "over": all(s in ENDED and not self._runs[n].live for n, s in states.items()),
         }
         if have != self._revision:

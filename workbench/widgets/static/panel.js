@@ -83,11 +83,14 @@ class PanelView {
     const tiles = node("div", { class: "wb-tiles" },
       ...Object.values(this.tiles).map((each) => each.root));
     this.area = node("div", { class: "wb-charts" });
+    this.tree = node("ul", { role: "tree", "aria-label": "Forks", class: "wb-forks" });
+    this.forks = node("details", { open: "", hidden: "" }, node("summary", {}, "Forks"), this.tree);
     this.root = node("div", {
       class: "wb-panel", role: "group", "aria-label": `Run ${this.model.get("heading")}`,
       "data-lm-suppress-shortcuts": "true",
     }, node("div", { class: "wb-head" }, heading, this.badge, this.buildButtons()),
-    this.rows, tiles, this.said, this.silence, this.notice, this.area, this.buildControls());
+    this.rows, tiles, this.said, this.silence, this.notice, this.area, this.forks,
+    this.buildControls());
     host.append(this.root);
     this.charts = [new Chart(this.area), new Chart(this.area)];
   }
@@ -174,6 +177,7 @@ class PanelView {
     const run = frame.runs.find((each) => each.label === frame.shown);
     this.drawState(frame, run);
     this.drawRows(frame.runs);
+    this.drawForks(frame.forks);
     setText(this.tiles.loss.value, run.loss === null ? "–" : run.loss.toFixed(3));
     setText(this.tiles.rate.value,
       run.tokens_per_second === null ? "–" : `${thousands(run.tokens_per_second)} tokens/s`);
@@ -225,6 +229,19 @@ class PanelView {
       const status = runs.length > 1 ? ` · ${run.status}` : "";
       setText(steps, `step ${thousands(run.step)} of ${thousands(run.total_steps)}${status}`);
     });
+  }
+
+  drawForks(forks) {
+    const told = JSON.stringify(forks ?? []);
+    if (told === this.forksTold) return;
+    this.forksTold = told;
+    this.forks.hidden = !forks?.length;
+    this.tree.replaceChildren(...(forks ?? []).map((fork) => node("li", {
+      role: "treeitem", "aria-level": fork.depth + 1, style: `padding-left:${1.4 * fork.depth}em`,
+      ...(fork.shown ? { "aria-current": "true" } : {}),
+    }, node("span", { class: "wb-fork-name" }, fork.name),
+    ` ${fork.left} · ${STATES[fork.status].join(" ")}`,
+    fork.held_out_nats === null ? "" : ` · held-out ${fork.held_out_nats.toFixed(4)} nats`)));
   }
 
   drawNotice(notice) {
