@@ -15,10 +15,10 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.measure import record
-from workbench.batch import train_study
+from workbench.batch import at_equal_compute, factorial, train_study
 from workbench.batch.comparison import final_held_out
 from workbench.config.presets import Study, together
-from workbench.evaluation import Verdict, effects, mean_nats
+from workbench.evaluation import mean_nats
 from workbench.training import Run
 from workbench.training.summary import charged_flops
 
@@ -43,37 +43,6 @@ def study_of(corpus: str, *, seeds: int, steps: int) -> Study:
         label: [config.replace(name=f"{corpus}_{config.name}") for config in own[:seeds]]
         for label, own in made.items()
     }
-
-
-def twin(label: str) -> str:
-    """The same with quad."""
-    return " + ".join(["quad", *(name for name in label.split(" + ") if name != "none")])
-
-
-def matched(study: Study, runs: Runs) -> Study:
-    """Runs without quad, as long as the operations of their twin allow."""
-    return {
-        label: [
-            config.replace(
-                name=f"{config.name}_equal_compute",
-                training=config.training.replace(match_run=str(run.path)),
-            )
-            for config, run in zip(own, runs[twin(label)], strict=True)
-        ]
-        for label, own in study.items()
-        if "quad" not in label
-    }
-
-
-def found_effects(runs: Runs) -> list[Verdict]:
-    values = {
-        tuple(name for name in label.split(" + ") if name != "none"): {
-            run.config.seed: mean_nats(final_held_out(run.folder)["losses"], ["noise"])
-            for run in own
-        }
-        for label, own in runs.items()
-    }
-    return effects(values)
 
 
 def what_happened(runs: Runs) -> dict[str, Any]:
@@ -124,10 +93,12 @@ def main() -> None:
     for corpus in options.corpora.split(","):
         study = study_of(corpus, seeds=options.seeds, steps=options.steps)
         runs = train_study(study, options.out, every_seconds=120)
-        longer = runs | train_study(matched(study, runs), options.out, every_seconds=120)
+        longer = runs | train_study(
+            at_equal_compute(study, runs, "quad"), options.out, every_seconds=120
+        )
         by_budget = {
-            "equal tokens": found_effects(runs),
-            "equal compute": found_effects(longer),
+            "equal tokens": factorial(runs, without=["noise"]),
+            "equal compute": factorial(longer, without=["noise"]),
         }
         for budget, verdicts in by_budget.items():
             print(f"{corpus}, {budget}:", *verdicts, sep="\n  ", flush=True)

@@ -10,6 +10,7 @@ from workbench.batch.comparison import (
 )
 from workbench.batch.equal_cost import compare_at_equal_cost, cost_curves, cost_table
 from workbench.batch.exporting import export
+from workbench.batch.factorial import at_equal_compute, factorial
 from workbench.batch.mixing_scores import MixingScores, mixing_scores, score_table
 from workbench.batch.mixtures import find_mixture
 from workbench.batch.notebook import execute
@@ -24,6 +25,7 @@ __all__ = [
     "MixingScores",
     "Range",
     "Sweep",
+    "at_equal_compute",
     "by_domain",
     "compare",
     "compare_at_equal_cost",
@@ -33,6 +35,7 @@ __all__ = [
     "differing_settings",
     "execute",
     "export",
+    "factorial",
     "find_mixture",
     "fit_runs",
     "group_runs",

@@ -225,10 +225,11 @@ def selection(profile: str, *, seed: int = 0) -> RunConfig:
 
 
 TOGETHER_PROFILES: dict[str, dict[str, Any]] = {
-    "ci": TOUR_PROFILES["ci"] | {"training": {**TOUR_PROFILES["ci"]["training"], "threads": 1}},
+    "ci": TOUR_PROFILES["ci"],
     "demo": {"training": {"total_steps": 60, "evaluate_every_steps": 20}},
     "full": TOUR_PROFILES["full"],
 }
+TOGETHER_SEEDS = {"ci": 2, "demo": 3, "full": 5}
 
 
 def together(
@@ -262,7 +263,7 @@ def together(
         " + ".join(cell) or "none": {k: v for name in cell for k, v in slots[name].items()}
         for cell in cells
     }
-    seeds = range(seed, seed + TOUR_SEEDS[profile])
+    seeds = range(seed, seed + TOGETHER_SEEDS[profile])
     return over_seeds(base, variants, seeds=seeds)
 
 

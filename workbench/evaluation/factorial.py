@@ -50,7 +50,8 @@ def effects(values: Mapping[Cell, Mapping[int, float]], **options: object) -> li
             for side in (sides[True], sides[False])
         )
         name = " × ".join(chosen)
-        found.append(verdict(low, high, name=name, baseline_name=f"no {name}", **options))  # pyright: ignore[reportArgumentType]
+        baseline = "without" if len(chosen) == 1 else "no interaction"
+        found.append(verdict(low, high, name=name, baseline_name=baseline, **options))  # pyright: ignore[reportArgumentType]
     return found
 
 

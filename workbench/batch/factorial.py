@@ -1,0 +1,74 @@
+"""Settings on and off in every combination: what each does, and at what cost.
+
+    runs = train_study(presets.together("demo"), "runs/together")
+    for each in factorial(runs, without=["noise"]): print(each)
+    longer = train_study(at_equal_compute(study, runs, "quad"), "runs/together")
+
+A label names what is on, joined by " + "; `none` has nothing on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from workbench.batch.comparison import final_held_out
+
+if TYPE_CHECKING:
+    from workbench.config import RunConfig
+    from workbench.evaluation import Verdict
+    from workbench.training import Run
+
+NONE = "none"
+JOINED = " + "
+
+
+def factorial(runs: Mapping[str, Sequence[Run]], *, without: Collection[str] = ()) -> list[Verdict]:
+    """Main effects and interactions on the mean held-out loss, paired by seed.
+
+    Args:
+        without: domains that do not count, such as one known to be noise.
+    Raises:
+        RunError: a run that is not finished or was never evaluated.
+        DataError: a combination is missing, or the combinations share no seed.
+    """
+    from workbench.evaluation import effects, mean_nats
+
+    values = {
+        parts(label): {
+            run.config.seed: mean_nats(final_held_out(run.folder)["losses"], without) for run in own
+        }
+        for label, own in runs.items()
+    }
+    return effects(values)
+
+
+def at_equal_compute(
+    study: Mapping[str, Sequence[RunConfig]], runs: Mapping[str, Sequence[Run]], dear: str
+) -> dict[str, list[RunConfig]]:
+    """The settings without `dear`, each as long as the operations of its twin with it allow.
+
+    Args:
+        study, runs: the configs, and the finished runs of those that have `dear` on.
+    """
+    return {
+        label: [
+            config.replace(
+                name=f"{config.name}_equal_compute",
+                training=config.training.replace(match_run=str(run.path)),
+            )
+            for config, run in zip(own, runs[_twin(label, dear, runs)], strict=True)
+        ]
+        for label, own in study.items()
+        if dear not in parts(label)
+    }
+
+
+def parts(label: str) -> tuple[str, ...]:
+    """What a label says is on."""
+    return tuple(name for name in label.split(JOINED) if name != NONE)
+
+
+def _twin(label: str, dear: str, labels: Collection[str]) -> str:
+    wanted = {dear, *parts(label)}
+    return next(other for other in labels if set(parts(other)) == wanted)
