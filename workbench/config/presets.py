@@ -59,6 +59,7 @@ def tour(profile: str, *, seed: int = 0) -> Study:
     to random rows, `norm_matched` takes its direction with the step length of uniform weights.
     `acodm` keeps uniform weights and lets the actor-critic set the mixture.  `quad` reads all text
     for a third of the run, then what the bandit chose, in proportion to what it chose.
+    `together` is `linupper`, `acodm` and the choice of `quad` in one run.
 
     Args:
         profile: `ci` (seconds, generated text), `demo` (minutes, text of the installed
@@ -76,6 +77,11 @@ def tour(profile: str, *, seed: int = 0) -> Study:
     variants = {label: {"reweighter": policy} for label, policy in policies.items()}
     variants["acodm"] = {"mixer": Policy("acodm", **_learning(base))}
     variants["quad"] = _quad(base, profile)
+    variants["together"] = {
+        **variants["quad"],
+        **variants["acodm"],
+        **variants["linupper"],
+    }
     return over_seeds(base, variants, seeds=range(seed, seed + TOUR_SEEDS[profile]))
 
 
