@@ -10,6 +10,7 @@ import time
 import pytest
 
 from workbench.tracking import RunFolder
+from workbench.training import open_run
 
 pytestmark = pytest.mark.browser
 
@@ -116,6 +117,19 @@ def test_a_bad_value_shows_its_remedy_and_changes_nothing(panel, folder):
     alert.wait_for(timeout=SETTLE_MS)
     assert "must be above 0" in alert.inner_text() and "try" in alert.inner_text()
     assert len(folder.events("set")) == before
+
+
+def test_a_fork_made_elsewhere_appears_in_the_tree(panel, folder, cache_dir):
+    assert panel.get_by_role("tree").is_hidden()
+    open_run(folder.path).fork(0, total_steps=12, background=False, cache_dir=cache_dir)
+    items = panel.get_by_role("treeitem")
+    panel.page.wait_for_function(
+        "() => document.querySelector('.wb-panel [role=tree]').innerText.includes('held-out')",
+        timeout=SETTLE_MS,
+    )
+    assert items.nth(0).get_attribute("aria-current") == "true"
+    assert "from step 0: total_steps = 12" in items.nth(1).inner_text()
+    assert items.count() == 2 and "Finished" in items.nth(1).inner_text()
 
 
 def test_controls_work_while_a_cell_waits_for_the_run(lab, panel, folder):
