@@ -10,6 +10,7 @@ import time
 import pytest
 
 from workbench.tracking import RunFolder
+from workbench.tracking.events import event
 from workbench.training import open_run
 
 pytestmark = pytest.mark.browser
@@ -117,6 +118,17 @@ def test_a_bad_value_shows_its_remedy_and_changes_nothing(panel, folder):
     alert.wait_for(timeout=SETTLE_MS)
     assert "must be above 0" in alert.inner_text() and "try" in alert.inner_text()
     assert len(folder.events("set")) == before
+
+
+def test_a_warning_is_shown_with_its_step(panel, folder):
+    warned = panel.locator(".wb-warnings li")
+    before = warned.count()
+    folder._log.write([event("warning", 7, message="domain 'noise': 60% of the change undone")])
+    panel.page.wait_for_function(
+        f"() => document.querySelectorAll('.wb-warnings li').length === {before + 1}",
+        timeout=SETTLE_MS,
+    )
+    assert "step 7 domain 'noise': 60% of the change undone" in warned.first.inner_text()
 
 
 def test_a_fork_made_elsewhere_appears_in_the_tree(panel, folder, cache_dir):

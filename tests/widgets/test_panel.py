@@ -162,3 +162,13 @@ def test_forks_of_a_run_are_listed_under_it(browse, nano_config, cache_dir, tmp_
     assert (second["name"], second["depth"]) == (fork.path.name, 1)
     assert second["left"] == "from step 10: mixer = exp3" and not second["shown"]
     assert second["held_out_nats"] == fork.summary()["held_out_mean_nats"]
+
+
+def test_warnings_of_a_run_are_shown_with_their_step(browse, make_folder):
+    folder = make_folder()
+    view = browse({"run": Run(folder)})
+    assert view.send()["warnings"] == []
+    folder.append("warning", 40, message="domain 'a': the mixer raised its share")
+    assert view.send()["warnings"] == [
+        {"step": 40, "text": "domain 'a': the mixer raised its share"}
+    ]

@@ -94,6 +94,7 @@ class RunCurves:
         self.config = RunConfig(**self.folder.config)
         self.failure: dict[str, str] | None = None
         self.stage: dict[str, Any] | None = None
+        self.warnings: list[Mark] = []
         self.resumed = 0
         self._held_out_seconds = 0.0
         self._elapsed_seconds, self._since, self._last_time = 0.0, None, 0.0
@@ -167,6 +168,8 @@ class RunCurves:
                 self._take_changes(event["step"], event["changes"])
             case "selected":
                 self.marks.append(Mark(event["step"], f"selected {event['rows']} rows"))
+            case "warning":
+                self.warnings.append(Mark(event["step"], event["message"]))
             case "failed":
                 self.failure = {"problem": event["problem"], "remedy": event["remedy"]}
             case "resumed":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from workbench.core import ConfigError, WorkbenchError
@@ -25,6 +26,8 @@ from workbench.widgets.frames import charts, head, throughput
 from workbench.widgets.twin import Twin
 
 TELL_SECONDS = 10.0
+MOST_WARNINGS = 20
+"""The newest; all are events of the run."""
 ENDED = ("finished", "stopped", "failed", "interrupted")
 
 
@@ -164,6 +167,7 @@ class Panel:
             "said": self._said(label, states[label]),
             "notice": self._notice or self._failure(),
             "forks": self._forks.now(),
+            "warnings": [asdict(mark) for mark in self._curves[label].warnings[-MOST_WARNINGS:]],
             "over": all(s in ENDED and not self._runs[n].live for n, s in states.items()),
         }
         if have != self._revision:

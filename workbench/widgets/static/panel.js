@@ -83,14 +83,16 @@ class PanelView {
     const tiles = node("div", { class: "wb-tiles" },
       ...Object.values(this.tiles).map((each) => each.root));
     this.area = node("div", { class: "wb-charts" });
+    this.warned = node("ol", { "aria-live": "polite", class: "wb-warnings" });
+    this.warnings = node("details", { open: "", hidden: "" }, node("summary"), this.warned);
     this.tree = node("ul", { role: "tree", "aria-label": "Forks", class: "wb-forks" });
     this.forks = node("details", { open: "", hidden: "" }, node("summary", {}, "Forks"), this.tree);
     this.root = node("div", {
       class: "wb-panel", role: "group", "aria-label": `Run ${this.model.get("heading")}`,
       "data-lm-suppress-shortcuts": "true",
     }, node("div", { class: "wb-head" }, heading, this.badge, this.buildButtons()),
-    this.rows, tiles, this.said, this.silence, this.notice, this.area, this.forks,
-    this.buildControls());
+    this.rows, tiles, this.said, this.silence, this.notice, this.area, this.warnings,
+    this.forks, this.buildControls());
     host.append(this.root);
     this.charts = [new Chart(this.area), new Chart(this.area)];
   }
@@ -177,6 +179,7 @@ class PanelView {
     const run = frame.runs.find((each) => each.label === frame.shown);
     this.drawState(frame, run);
     this.drawRows(frame.runs);
+    this.drawWarnings(frame.warnings ?? []);
     this.drawForks(frame.forks);
     setText(this.tiles.loss.value, run.loss === null ? "–" : run.loss.toFixed(3));
     setText(this.tiles.rate.value,
@@ -229,6 +232,16 @@ class PanelView {
       const status = runs.length > 1 ? ` · ${run.status}` : "";
       setText(steps, `step ${thousands(run.step)} of ${thousands(run.total_steps)}${status}`);
     });
+  }
+
+  drawWarnings(warnings) {
+    const told = JSON.stringify(warnings);
+    if (told === this.warningsTold) return;
+    this.warningsTold = told;
+    this.warnings.hidden = !warnings.length;
+    setText(this.warnings.firstElementChild, `Warnings: ${warnings.length}, newest first`);
+    this.warned.replaceChildren(...[...warnings].reverse().map((each) =>
+      node("li", {}, node("span", { class: "wb-steps" }, `step ${thousands(each.step)} `), each.text)));
   }
 
   drawForks(forks) {
