@@ -38,7 +38,7 @@ TOUR_PROFILES: dict[str, dict[str, Any]] = {
             "threads": 1,
         },
     },
-    "demo": {"training": {"total_steps": 72, "evaluate_every_steps": 24}},
+    "demo": {"training": {"total_steps": 60, "evaluate_every_steps": 20}},
     "full": {
         "corpus": {"name": "installed", "max_domain_mb": 8.0},
         "training": {"total_steps": 2000, "evaluate_every_steps": 200, "held_out_rows": 128},
@@ -230,11 +230,6 @@ def selection(profile: str, *, seed: int = 0) -> RunConfig:
     )
 
 
-TOGETHER_PROFILES: dict[str, dict[str, Any]] = {
-    "ci": TOUR_PROFILES["ci"],
-    "demo": {"training": {"total_steps": 60, "evaluate_every_steps": 20}},
-    "full": TOUR_PROFILES["full"],
-}
 TOGETHER_SEEDS = {"ci": 2, "demo": 3, "full": 5}
 
 
@@ -251,7 +246,7 @@ def together(
         profile: as in `tour`.
         corpus, training: fields in place of the profile's.
     """
-    base = _base(profile, TOGETHER_PROFILES)
+    base = _base(profile, TOUR_PROFILES)
     base = base.replace(training=base.training.replace(**training))
     base = base.replace(corpus=dict(corpus)) if corpus is not None else base
     steps = base.training.total_steps
