@@ -248,7 +248,14 @@ def start_sweep(out: Path, **arguments) -> subprocess.Popen:
         "sweep(sys.argv[1], **json.loads(sys.argv[2]))"
     )
     command = [sys.executable, "-c", program, str(out), json.dumps(arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def wait_for(condition, *, seconds: float = 60) -> None:
