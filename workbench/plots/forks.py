@@ -9,7 +9,6 @@ Shapes: S steps, E evaluations.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -83,8 +82,7 @@ def _branch(figure: go.Figure, member: Member, names: Mapping[str, str], index: 
     if parent is not None and member.step is not None:
         # From its parent's line down to its own, then along its steps.
         x, y = [start, *x], [parent, *y]
-    changes = ", ".join(f"{name} = {_value(value)}" for name, value in member.changes.items())
-    told = f"{own}<br>{member.run.status()} after {end} steps<br>{safe(changes)}"
+    told = f"{own}<br>{member.run.status()} after {end} steps<br>{safe(member.said)}"
     figure.add_trace(
         go.Scatter(
             x=x,
@@ -107,10 +105,6 @@ def _named(member: Member) -> str:
     held_out = member.run.events("held_out")
     nats = f"{held_out[-1]['mean_nats']:.4f} nats" if held_out else "not evaluated yet"
     return f"{'· ' * member.depth}{safe(member.path.name)}: {nats}"
-
-
-def _value(value: Any) -> Any:
-    return value.get("name", value) if isinstance(value, Mapping) else value
 
 
 def _line(

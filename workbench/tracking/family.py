@@ -29,6 +29,15 @@ class Member:
         return self.run.path
 
     @property
+    def said(self) -> str:
+        """The changes in words, policies by their names."""
+        named = {
+            name: value.get("name", value) if isinstance(value, Mapping) else value
+            for name, value in self.changes.items()
+        }
+        return ", ".join(f"{name} = {value}" for name, value in named.items()) or "no change"
+
+    @property
     def parent(self) -> str | None:
         return origin(self.run).get("parent")
 

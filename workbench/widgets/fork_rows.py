@@ -33,8 +33,7 @@ class ForkRows:
 
     def _row(self, member: Member) -> dict[str, Any]:
         status, summary = member.run.status(), member.run.summary() or {}
-        changes = ", ".join(f"{name} = {_value(v)}" for name, v in member.changes.items())
-        left = "" if member.step is None else f"from step {member.step}: {changes or 'no change'}"
+        left = "" if member.step is None else f"from step {member.step}: {member.said}"
         nats = summary.get("held_out_mean_nats") if status == "finished" else None
         return {
             "name": member.path.name,
@@ -44,7 +43,3 @@ class ForkRows:
             "held_out_nats": nats,
             "shown": member.path.name == self._run.path.name,
         }
-
-
-def _value(value: Any) -> Any:
-    return value.get("name", value) if isinstance(value, dict) else value
