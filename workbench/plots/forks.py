@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from workbench.plots.curves import small_multiples
 from workbench.plots.draw import Panel
 from workbench.plots.series import SMOOTHING_STEPS, Line, Recorded, Runs, grouped, smooth
-from workbench.plots.theme import RULE, blank, dress, safe, say_nothing_yet, style
+from workbench.plots.theme import RULE, blank, safe, say_nothing_yet, style
 from workbench.tracking import RunFolder
 from workbench.tracking.family import Member, family, origin
 
@@ -61,8 +61,7 @@ def paired_difference(parent: Recorded, forks: Runs) -> go.Figure:
         y=y,
         legend=True,
     )
-    dress(figure, f"{title}: below 0 the fork is better", height=figure.layout.height)
-    figure.update_layout(showlegend=True)
+    figure.update_layout(title={"text": f"{title}: below 0 the fork is better"})
     for index, (label, own) in enumerate(groups.items()):
         step_S, nats_S = _training(parent, own[0], starts[label])
         _line(panels[0], label, index, step_S, nats_S, in_legend=True)
