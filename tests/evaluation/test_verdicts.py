@@ -189,3 +189,8 @@ def test_the_noise_floor_covers_what_repeats_do():
         above += abs(v.mean_difference) > v.noise_floor
     assert above / trials == pytest.approx(0.05, abs=0.035)
     assert compare(by_seed([1.0, 2.0]), by_seed([1.5, 2.5])).noise_floor == 0
+
+
+def test_equal_values_say_nothing_of_repeats():
+    a = by_seed([1.0, 2.0])
+    assert "repeats" not in str(compare(a, a))

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from tests.training.records import assert_same_record
 from workbench.batch import compare
 from workbench.config import Policy
-from workbench.core import RunError
+from workbench.core import PolicyError, RunError
 from workbench.training import start, train
 from workbench.training.cost import StepCost, counted
 from workbench.training.state import build_state
@@ -94,7 +95,8 @@ def test_a_baseline_gets_what_another_run_cost(nano_config, cache_dir, tmp_path,
     run = train(plain, tmp_path, cache_dir=cache_dir)
     compute = dear.summary()["compute"]
     spent = sum(own["flops"] for phase, own in compute.items() if phase != "evaluate")
-    assert compute["earlier"]["flops"] > 6 * dear.events("step")[0]["flops"]
+    # The judge's six steps, not its evaluations.
+    assert compute["earlier"]["flops"] == 6 * dear.events("step")[0]["flops"]
     own = run.summary()["compute"]["train"]["flops"]
     assert own <= spent < own + run.events("step")[0]["flops"]
     assert len(run.events("step")) == run.config.training.total_steps > 14
@@ -126,3 +128,33 @@ def test_what_cannot_be_matched_is_refused_before_training(
     with pytest.raises(RunError, match=says):
         train(config, tmp_path, cache_dir=cache_dir)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_is_built_for_the_length_it_is_matched_to(nano_config, cache_dir, tmp_path, dear):
+    """What an agent sees of its progress is a part of that length, on a resume too."""
+    config = nano_config.change(total_steps=5, name="matched", match_run=str(dear.path)).replace(
+        mixer=Policy("acodm", tracked_layers=1, warmup_steps=4, batch_size=4)
+    )
+    run = train(config, tmp_path, cache_dir=cache_dir)
+    assert run.config.training.total_steps > 10
+    assert_same_record(run.fork(10, background=False), run)
+
+
+def test_a_selector_that_judges_cannot_be_matched(nano_config, cache_dir, tmp_path, dear):
+    config = nano_config.change(name="new", match_run=str(dear.path), selector="top_influence")
+    with pytest.raises(PolicyError, match="not known before"):
+        train(config, tmp_path, cache_dir=cache_dir)
+
+
+def test_a_judge_that_a_fork_brings_in_is_charged(nano_config, cache_dir, tmp_path, dear):
+    run = train(nano_config.change(name="free", total_steps=8), tmp_path, cache_dir=cache_dir)
+    changes = {
+        "selector": dear.config.selector,
+        **{
+            f"selection.{name}": value
+            for name, value in dear.config.selection.model_dump().items()
+            if name in ("share", "reference_rows", "checkpoint")
+        },
+    }
+    forked = run.fork(0, background=False, **changes)
+    assert forked.summary()["compute"]["earlier"] == dear.summary()["compute"]["earlier"]

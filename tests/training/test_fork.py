@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.records import assert_same_record, record
 from workbench.config import Policy
-from workbench.core import ConfigError, RunError
+from workbench.core import ConfigError, PolicyError, RunError
 from workbench.training import open_run, resume, start, train
 from workbench.training.loop import Loop
 
@@ -110,7 +110,7 @@ def test_later_changes_of_the_parent_are_made_in_the_fork_too(parent, cache_dir)
     # What belongs to the policy that the fork replaced is left out.
     assert [e["changes"] for e in other.events("set")] == [
         {"reweighter": "uniform"},
-        {"peak_lr": 1e-4},
+        {"optimizer.peak_lr": 1e-4},
     ]
     assert other.status() == "finished"
 
@@ -170,3 +170,63 @@ def test_the_parent_is_as_it_was(parent):
     assert bytes_of(parent.path) == before
     assert open_run(parent.path).status() == "finished"
     assert json.loads((parent.path / "config.json").read_text())["config"]["name"] == "parent"
+
+
+def test_later_changes_by_short_names_are_those_of_their_time(nano_config, cache_dir, tmp_path):
+    run = train(nano_config.change(name="a", keep_checkpoints=9), tmp_path, cache_dir=cache_dir)
+    run = fork(run, 20, name="b", reweighter="linupper")
+    run = fork(run, 30, name="c", temperature=0.3)
+    assert_same_record(fork(run, 10), run)
+    other = fork(run, 10, mixer="exp3")
+    assert other.config.reweighter.options["temperature"] == 0.3
+    assert [e["changes"] for e in fork(run, 10, reweighter="upper").events("set")] == [
+        {"reweighter": "upper"}
+    ]
+
+
+def test_a_choice_before_the_first_step_is_not_made_again(nano_config, cache_dir, tmp_path):
+    config = nano_config.change(selector="random", keep_checkpoints=9, total_steps=12)
+    run = train(config, tmp_path, cache_dir=cache_dir)
+    for step in (0, 5):
+        other = fork(run, step)
+        assert_same_record(other, run)
+        assert [e["time"] for e in other.events("selected")] == [
+            e["time"] for e in run.events("selected")
+        ]
+
+
+def test_a_fork_that_chooses_otherwise_drops_the_choice_made_at_its_step(
+    nano_config, cache_dir, tmp_path
+):
+    config = nano_config.change(keep_checkpoints=9, total_steps=16).replace(
+        selector="random", selection={"every_steps": 4}
+    )
+    run = train(config, tmp_path, cache_dir=cache_dir)
+    freed = fork(run, 8, selector=None)
+    assert freed.folder.selections() == [0, 4]
+    assert [e["step"] for e in freed.events("selected")] == [0, 4]
+    again = fork(run, 8, selector=Policy("random", deduplicate=True))
+    assert [e["step"] for e in again.events("selected")] == [0, 4, 8, 12]
+
+
+def test_changes_that_cannot_be_kept_are_refused_before_anything_is_made(parent):
+    changed = fork(parent, 20, name="changed", selector="random", **{"selection.first_step": 35})
+    with pytest.raises(PolicyError, match="first_step"):
+        fork(changed, 10, name="short", total_steps=30)
+    assert not parent.path.with_name("short").exists()
+
+
+def test_a_fork_beside_its_parent_changes_neither_with_dropout(nano_config, cache_dir, tmp_path):
+    model = nano_config.model.replace(
+        overrides={**nano_config.model.overrides, "attention_dropout": 0.2}
+    )
+    config = nano_config.replace(model=model).change(total_steps=60)
+    alone = train(config, tmp_path / "alone", cache_dir=cache_dir)
+    run = start(config, tmp_path / "both", cache_dir=cache_dir)
+    while not run.events("step"):
+        run._thread.join(0.01)
+    other = run.fork(0)
+    other.wait()
+    run.wait()
+    assert_same_record(run, alone)
+    assert_same_record(other, alone)

@@ -29,7 +29,8 @@ def factorial(runs: Mapping[str, Sequence[Run]], *, without: Collection[str] = (
     Args:
         without: domains that do not count, such as one known to be noise.
     Raises:
-        RunError: a run that is not finished or was never evaluated.
+        RunError: a run that is not finished, was never evaluated, or was measured on other text
+            than those of its seed; a seed twice.
         DataError: a combination is missing, or the combinations share no seed.
     """
     from workbench.evaluation import effects, mean_nats
@@ -57,7 +58,9 @@ def at_equal_compute(
                 name=f"{config.name}_equal_compute",
                 training=config.training.replace(match_run=str(run.path)),
             )
-            for config, run in zip(own, runs[_twin(label, dear, runs)], strict=True)
+            for config in own
+            for run in runs[_twin(label, dear, runs)]
+            if run.config.seed == config.seed
         ]
         for label, own in study.items()
         if dear not in parts(label)

@@ -252,14 +252,13 @@ class RunConfig(Part):
             config = config._changed(config._resolve(name), value)
         return config
 
-    def owner(self, name: str) -> str:
-        """What a change by this name changes: a policy's slot, or a setting by dotted name.
+    def dotted(self, name: str) -> str:
+        """The full name of a setting, such as `training.total_steps` or `reweighter`.
 
         Raises:
             ConfigError: as in `change`.
         """
-        path = self._resolve(name)
-        return path[0] if path[0] in POLICY_SLOTS else ".".join(path)
+        return ".".join(self._resolve(name))
 
     def _changed(self, path: tuple[str, ...], value: Any) -> RunConfig:
         if len(path) == 1:

@@ -31,7 +31,7 @@ from workbench.core.protocols import (
     SupplyMixer,
     TrackingMixer,
 )
-from workbench.core.random import RandomStreams, stream_seed
+from workbench.core.random import PROCESS_GENERATORS, RandomStreams, stream_seed
 from workbench.core.registry import MIXERS, REWEIGHTERS, SELECTORS, Registry
 from workbench.core.types import (
     IGNORE_INDEX,
@@ -56,6 +56,7 @@ from workbench.core.types import (
 __all__ = [
     "IGNORE_INDEX",
     "MIXERS",
+    "PROCESS_GENERATORS",
     "REWEIGHTERS",
     "SELECTORS",
     "AgentMixer",

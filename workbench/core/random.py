@@ -11,10 +11,14 @@ same on every rank and in every fork.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from typing import Any
 
 import numpy as np
+
+PROCESS_GENERATORS = threading.RLock()
+"""Held by whoever seeds the generators that a process has one of: runs train side by side."""
 
 
 def _words(name: str) -> int:

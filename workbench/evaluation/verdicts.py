@@ -84,7 +84,7 @@ class Verdict:
             else f"is {self.outcome} than {self.baseline_name}"
         )
         interval = f"{_signed(self.low, decimals)} to {_signed(self.high, decimals)}"
-        below = abs(self.mean_difference) <= self.noise_floor
+        below = 0 < self.noise_floor >= abs(self.mean_difference)
         floor = f", repeats alone differ by {self.noise_floor:.{decimals}f}" if below else ""
         return (
             f"{self.name} {relation}: {difference} "

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from workbench.core import ConfigError, ModelError, nearest, stream_seed, unknown_name
+from workbench.core import (
+    PROCESS_GENERATORS,
+    ConfigError,
+    ModelError,
+    nearest,
+    stream_seed,
+    unknown_name,
+)
 from workbench.models.decoder import Decoder
 from workbench.models.presets import PRESETS, Fields
 from workbench.models.probe import require_plain_head
@@ -169,7 +176,7 @@ def _initialise(model_config: Any, attention: str, seed: int) -> Any:
     from transformers import AutoModelForCausalLM
 
     # devices=[] and the CPU generator alone: torch.manual_seed would reseed GPUs too.
-    with torch.random.fork_rng(devices=[]):
+    with PROCESS_GENERATORS, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(stream_seed(seed, "model"))
         return _guarded(
             model_config.model_type,

@@ -28,11 +28,13 @@ def branch(
     config: Mapping[str, Any],
     environment: Mapping[str, Any],
     changes: Sequence[dict[str, Any]],
+    rechooses: bool = False,
 ) -> RunFolder:
     """A run that is where `parent` was at its checkpoint of `step` (0 needs none).
 
     Args:
         changes: the events `set` of the new run, in place of the parent's.
+        rechooses: rows are chosen anew at `step`, so what the parent chose there is left out.
     Raises:
         RunError: `path` exists, or the disk is full; then nothing is there.
         FileNotFoundError: the parent gave its checkpoint up meanwhile.
@@ -45,7 +47,10 @@ def branch(
         "config": dict(config),
         "environment": dict(environment),
     }
-    past = [item for item in parent.events() if _is_past(item, step)]
+    saved = step in parent.checkpoints()
+    # Without a checkpoint the run starts over, and what was done at the boundary with it.
+    boundary = step if saved and not rechooses else step - 1
+    past = [item for item in parent.events() if _is_past(item, step, boundary)]
     log = sorted([*past, *(events.event(**item) for item in changes)], key=lambda e: e["step"])
     with durable.writing(path, path.parent), durable.aside_folder(path) as aside:
         (aside / "config.json").write_bytes(encoding.encode(content, indent=2))
@@ -55,10 +60,10 @@ def branch(
         for first, _, part in ledger.parts(parent.path / "ledger"):
             if first < step:
                 _link(part, aside / "ledger" / part.name)
-        if step > 0:
+        if saved:
             _link(parent.checkpoint_path(step), aside / "checkpoints" / f"step_{step:09d}")
         for chosen in parent.selections():
-            if chosen <= step:
+            if chosen <= boundary:
                 name = f"selection/step_{chosen:09d}"
                 _link(parent.path / name, aside / name)
     found = RunFolder.open(path)
@@ -66,10 +71,10 @@ def branch(
     return found
 
 
-def _is_past(item: dict[str, Any], step: int) -> bool:
+def _is_past(item: dict[str, Any], step: int, boundary: int) -> bool:
     """Whether an event was there when the checkpoint of `step` was taken, and is no change."""
     if item["kind"] in events.AT_BOUNDARY:
-        return item["step"] <= step
+        return item["step"] <= (step if item["kind"] == "checkpoint" else boundary)
     if item["kind"] in ("set", *events.ENDS):
         return False
     return item["kind"] == "started" or item["step"] < step

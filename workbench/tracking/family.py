@@ -53,15 +53,24 @@ def family(run: RunFolder) -> list[Member]:
     A parent that was removed leaves its forks as first runs of their own.
     """
     siblings = {each.path.name: each for each in _beside(run)} | {run.path.name: run}
-    first = run
+    first, seen = run, {run.path.name}
     while (parent := siblings.get(origin(first).get("parent", ""))) is not None:
+        # A new run under the name of one that was removed may be its own ancestor.
+        if parent.path.name in seen:
+            break
         first = parent
+        seen.add(first.path.name)
     forks: dict[str, list[RunFolder]] = {}
     for each in siblings.values():
         if "parent" in origin(each):
             forks.setdefault(origin(each)["parent"], []).append(each)
 
+    told: set[str] = set()
+
     def members(one: RunFolder, depth: int) -> Iterator[Member]:
+        if one.path.name in told:
+            return
+        told.add(one.path.name)
         came = origin(one) if depth else {}
         yield Member(one, depth, came.get("step"), came.get("changes", {}))
         for each in sorted(forks.get(one.path.name, []), key=lambda f: (origin(f)["step"], f.path)):

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from workbench.config import RunConfig
+from workbench.config.run import POLICY_SLOTS
 from workbench.core import RunError
 from workbench.data import PreparedCorpus
 from workbench.tracking import RunFolder
 from workbench.tracking.branch import branch
 from workbench.training.changes import check_change, plain_changes
 
+RECHOOSING = ("selector", "selection")
 _NOT_OF_A_NAME = re.compile(r"[^\w.=-]+")
 
 
@@ -53,11 +55,13 @@ def fork(
             remedy=f"choose a step from 0 to {done}",
         )
     before = settings_before(parent, step)
-    check_change(before, dict(changes), corpus)
-    plain = plain_changes(changes)
+    plain = {before.dotted(name): value for name, value in plain_changes(changes).items()}
+    later = list(_kept_changes(parent, step, {_part(name) for name in plain}))
+    settings = before
+    for each in ([plain] if plain else []) + [event["changes"] for event in later]:
+        settings = check_change(settings, each, corpus)
     path = _path(parent, step, plain, name)
     base = max((s for s in parent.checkpoints() if s <= step), default=0)
-    touched = {before.owner(name) for name in plain}
     origin = {"parent": parent.path.name, "step": step, "changes": plain}
     try:
         return branch(
@@ -67,9 +71,11 @@ def fork(
             config={**parent.config, "name": path.name},
             environment={**parent.environment, "forked": origin},
             changes=[
-                *_kept_changes(parent, before, step, touched),
+                *(event for event in _changes(parent) if event["step"] < step),
                 *([{"kind": "set", "step": step, "changes": plain}] if plain else []),
+                *later,
             ],
+            rechooses=base == step and any(_part(name) in RECHOOSING for name in plain),
         )
     except FileNotFoundError as error:
         raise RunError(
@@ -98,16 +104,22 @@ def _changes(run: RunFolder) -> list[dict[str, Any]]:
 
 
 def _kept_changes(
-    parent: RunFolder, before: RunConfig, step: int, touched: Collection[str]
+    parent: RunFolder, step: int, touched: Collection[str]
 ) -> Iterator[dict[str, Any]]:
+    """Changes of `step` and later in what the fork does not change, by full names."""
+    config = RunConfig(**parent.config)
     for event in _changes(parent):
-        kept = {
-            name: value
-            for name, value in event["changes"].items()
-            if event["step"] < step or before.owner(name) not in touched
-        }
-        if kept:
+        named = {config.dotted(name): value for name, value in event["changes"].items()}
+        config = config.change(**event["changes"])
+        kept = {name: value for name, value in named.items() if _part(name) not in touched}
+        if kept and event["step"] >= step:
             yield {**event, "changes": kept}
+
+
+def _part(name: str) -> str:
+    """What a full name belongs to: a policy's slot, the selection, or the setting itself."""
+    slot = name.split(".")[0]
+    return slot if slot in (*POLICY_SLOTS, "selection") else name
 
 
 def _path(parent: RunFolder, step: int, changes: Mapping[str, Any], name: str | None) -> Path:

@@ -266,6 +266,7 @@ class Loop:
         """Apply changes and pauses asked for; True when asked to stop."""
         while self._replay and self._replay[0]["step"] <= self.state.step:
             changes = self._replay.pop(0)["changes"]
+            self._interplay.restart()
             self.state.change(check_change(self.state.config, changes, self.state.corpus))
         asked = self.controls.take()
         for changes in asked.changes:

@@ -6,19 +6,20 @@ config.change(match_run="runs/quad_seed0")      # `train` sets total_steps
 from __future__ import annotations
 
 from workbench.config import RunConfig
-from workbench.core import RunError
+from workbench.core import SELECTORS, PolicyError, RunError
 from workbench.tracking import RunFolder
 from workbench.training.cost import StepCost
 from workbench.training.state import TrainState
-from workbench.training.summary import charged_flops
+from workbench.training.summary import charged_flops, runs_needed
 
 
 def match(state: TrainState) -> RunConfig:
     """The config of `state` with the `total_steps` that cost what its `match_run` did.
 
-    What the state's own selector will compute is not known before and not counted.
+    The runs that the state itself needs are paid from the same operations.
 
     Raises:
+        PolicyError: its own selector judges by influence, at a cost nobody knows before.
         RunError: the other run is not there, not finished, counted nothing, or cost less than one
             step.
     """
@@ -30,7 +31,14 @@ def match(state: TrainState) -> RunConfig:
             f"match_run '{path}' is {other.status()}",
             remedy=f"finish it with: workbench resume {path}",
         )
-    budget = charged_flops(other)
+    selector = state.config.selector
+    if selector is not None and getattr(SELECTORS.get(selector.name), "uses_reference", True):
+        raise PolicyError(
+            f"match_run: what the selector '{selector.name}' will compute is not known before",
+            remedy="match the run without it, or set total_steps",
+        )
+    paid = sum(charged_flops(run) for run in runs_needed(state.config))
+    budget = charged_flops(other) - paid
     steps = int(budget / sum(StepCost(state).step(state.mixer.needs).values()))
     if steps < 1:
         raise RunError(

@@ -268,7 +268,10 @@ def train(
     check_fits(config, corpus)
     state = build_state(config, corpus)
     if config.training.match_run is not None:
-        state.config = config = match(state)
+        # What follows from the length of the run is built for the length it gets.
+        config = match(state)
+        check_fits(config, corpus)
+        state = build_state(config, corpus)
     stamp = environment(config, corpus)
     run = Run(RunFolder.create(path, config=config.to_dict(), environment=stamp))
     run._announces = announce

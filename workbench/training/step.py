@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from workbench.core import Batch, NumericsError, StepOutcome, stream_seed
+from workbench.core import PROCESS_GENERATORS, Batch, NumericsError, StepOutcome, stream_seed
 from workbench.kernels import valid_rows
 from workbench.training.accumulate import accumulate, splits
 from workbench.training.optimizer import learning_rate, set_learning_rate
@@ -83,7 +83,7 @@ def _own_randomness(state: TrainState) -> Iterator[None]:
         yield
         return
     device = torch.device(state.config.training.device)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with PROCESS_GENERATORS, torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(stream_seed(state.config.seed, "dropout", state.step))
         yield
 

@@ -59,8 +59,13 @@ def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
         "policy": (policy_seconds, 0.0),
         "evaluate": (_sum(held_out, "seconds"), _sum(held_out, "flops")),
     }
-    if earlier := [compute_by_phase(run).values() for run in earlier_runs(folder)]:
-        paid = [phase for phases in earlier for phase in phases]
+    if earlier := earlier_runs(folder):
+        paid = [
+            own
+            for run in earlier
+            for phase, own in compute_by_phase(run).items()
+            if phase != MEASUREMENT
+        ]
         phases["earlier"] = (_sum(paid, "seconds"), _sum(paid, "flops"))
     return {name: {"seconds": seconds, "flops": flops} for name, (seconds, flops) in phases.items()}
 
@@ -72,16 +77,24 @@ def charged_flops(folder: RunFolder) -> float:
 
 
 def earlier_runs(folder: RunFolder) -> list[RunFolder]:
-    """Runs that made the model which judges, or the agent or reference of the mixer."""
+    """Runs that made a model or agent which the run used, under any of its settings."""
     config = RunConfig(**folder.config)
+    found = {run.path: run for run in runs_needed(config)}
+    for event in sorted(folder.events("set"), key=lambda event: event["step"]):
+        config = config.change(**event["changes"])
+        found |= {run.path: run for run in runs_needed(config)}
+    return list(found.values())
+
+
+def runs_needed(config: RunConfig) -> list[RunFolder]:
+    """Runs that made the model which judges, or the agent or reference of the mixer."""
     options = config.mixer.options
-    named = [config.selection.checkpoint, options.get("agent"), options.get("reference")]
+    judge = config.selection.checkpoint if config.selector else None
+    named = [judge, options.get("agent"), options.get("reference")]
     paths = [Path(str(name)) for name in named if name is not None]
     # An agent may be named by its file, which lies in the folder of its run.
-    found = [
-        next((p for p in (path, path.parent) if RunFolder.holds_run(p)), None) for path in paths
-    ]
-    return [RunFolder.open(path) for path in dict.fromkeys(found) if path is not None]
+    held = [[p for p in (path, path.parent) if RunFolder.holds_run(p)] for path in paths]
+    return [RunFolder.open(own[0]) for own in held if own]
 
 
 def _sum(events: Iterable[Mapping[str, Any]], field: str) -> float:

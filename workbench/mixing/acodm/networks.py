@@ -21,6 +21,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
+from workbench.core import PROCESS_GENERATORS
+
 PAPER_HIDDEN = (1024,) * 5
 EPSILON = 1e-5
 """Of layer norm, as in torch."""
@@ -38,7 +40,7 @@ def reference_network(
 ) -> nn.Sequential:
     """Linear, LayerNorm, ReLU per hidden layer, then Linear; initialised from `seed` alone."""
     layers: list[nn.Module] = []
-    with torch.random.fork_rng(devices=[]):
+    with PROCESS_GENERATORS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for width in hidden:
             layers += [nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU()]
