@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from workbench import plots
+from workbench.core import ConfigError
 from workbench.tracking.family import family
 from workbench.training import train
 
@@ -60,6 +61,11 @@ def test_a_difference_is_fork_minus_parent_from_the_step_on(runs):
     assert all(np.all(np.asarray(trace.y) == 0) for trace in again)
     assert len(late) == 2 + len(runs["base"].events("held_out")[0]["losses"])
     plots.png(figure)
+
+
+def test_several_runs_of_a_label_are_refused(runs):
+    with pytest.raises(ConfigError, match="has 2 runs"):
+        plots.paired_difference(runs["base"], {"late": [runs["late"], runs["again"]]})
 
 
 def test_what_counts_shows_the_three_factors_of_each_domain(runs):

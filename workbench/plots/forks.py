@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import plotly.graph_objects as go
 
+from workbench.core import ConfigError
 from workbench.plots.curves import small_multiples
 from workbench.plots.draw import Panel
 from workbench.plots.series import SMOOTHING_STEPS, Line, Recorded, Runs, grouped, smooth
@@ -47,8 +48,16 @@ def paired_difference(parent: Recorded, forks: Runs) -> go.Figure:
 
     Both read the same rows while their mixtures agree, so what is left is what was changed.  Below
     0 the fork is better.
+
+    Raises:
+        ConfigError: several runs of one label: a fork has one parent.
     """
     groups = grouped(forks)
+    for label, own in groups.items():
+        if len(own) > 1:
+            raise ConfigError(
+                f"'{label}' has {len(own)} runs", remedy="give one fork a label, each with its own"
+            )
     starts = {label: _start(own[0]) for label, own in groups.items()}
     held = {label: _held_out(parent, own[0], starts[label]) for label, own in groups.items()}
     domains = list(dict.fromkeys(d for own in held.values() for d in own if d))[:MOST_DOMAINS]
