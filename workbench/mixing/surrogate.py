@@ -191,7 +191,7 @@ def _ridge(mixture_NK: np.ndarray, loss_ND: np.ndarray) -> Predict:
 
 def _lightgbm() -> Any:
     try:
-        import lightgbm
+        import lightgbm  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError) as error:
         raise ConfigError(
             f"the surrogate 'lightgbm' cannot be used here: {error}",

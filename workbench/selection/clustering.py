@@ -152,7 +152,7 @@ def _minibatch(embedding_ND: np.ndarray, clusters: int, seed: int) -> np.ndarray
 
 def _faiss(embedding_ND: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     try:
-        import faiss
+        import faiss  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ConfigError(
             "clustering backend 'faiss' needs the package faiss-cpu",

@@ -25,7 +25,7 @@ STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 def require() -> None:
     """Raise ImportError unless the package is there."""
-    import mlflow.tracking  # noqa: F401
+    import mlflow.tracking  # noqa: F401  # pyright: ignore[reportMissingImports]
 
 
 class MlFlow:
@@ -38,7 +38,7 @@ class MlFlow:
         self._id = ""
 
     def open(self, folder: RunFolder, state: dict[str, Any]) -> None:
-        from mlflow.tracking import MlflowClient
+        from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
 
         self._folder, self._client = folder, MlflowClient(tracking_uri=self._uri)
         state.setdefault("branches", 0)
@@ -57,7 +57,7 @@ class MlFlow:
         return True
 
     def scalars(self, values: Mapping[str, float], step: int, unix_seconds: float) -> None:
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric  # pyright: ignore[reportMissingImports]
 
         moment = int(unix_seconds * 1000)
         metrics = [Metric(_name(tag), value, moment, step) for tag, value in values.items()]
@@ -75,7 +75,7 @@ class MlFlow:
         self._client.set_terminated(self._id, status=STATUS[outcome])
 
     def _create(self, state: dict[str, Any]) -> None:
-        from mlflow.entities import Param
+        from mlflow.entities import Param  # pyright: ignore[reportMissingImports]
 
         assert self._folder is not None
         number, name = state["branches"], self._folder.path.name

@@ -20,7 +20,7 @@ from workbench.tracking.folder import RunFolder
 
 def require() -> None:
     """Raise ImportError unless the package is there."""
-    import tensorboard.summary  # noqa: F401
+    import tensorboard.summary  # noqa: F401  # pyright: ignore[reportMissingImports]
 
 
 class TensorBoard:
@@ -32,7 +32,7 @@ class TensorBoard:
         self._writer: Any = None
 
     def open(self, folder: RunFolder, state: dict[str, Any]) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter  # pyright: ignore[reportMissingImports]
 
         inside = folder.path / "tensorboard"
         self._path = inside if self._folder is None else Path(self._folder) / folder.path.name

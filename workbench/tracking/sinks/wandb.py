@@ -70,7 +70,7 @@ class WeightsAndBiases:
         assert self._folder is not None
         self._wait_for_a_folder_of_its_own(state["id"])
         number = state["branches"]
-        self._run = wandb.init(
+        self._run = wandb.init(  # pyright: ignore[reportAttributeAccessIssue]
             project=self._project,
             mode=self._mode,  # pyright: ignore[reportArgumentType]
             id=state["id"],
@@ -79,7 +79,7 @@ class WeightsAndBiases:
             dir=str(self._folder.path),
             resume="allow",
             reinit="create_new",
-            settings=wandb.Settings(console="off", silent=True),
+            settings=wandb.Settings(console="off", silent=True),  # pyright: ignore[reportAttributeAccessIssue]
             config={**self._folder.config, "environment": self._folder.environment},
         )
 
