@@ -11,15 +11,20 @@ over domains but the noise.  An effect is the mean over all settings of the othe
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.measure import record
+from benchmarks.measure import Timing, compare, record
+from benchmarks.mixing_cost import Contender
 from workbench.batch import at_equal_compute, factorial, train_study
 from workbench.batch.comparison import final_held_out
 from workbench.config.presets import Study, together
+from workbench.data import prepare
 from workbench.evaluation import mean_nats
 from workbench.training import Run
+from workbench.training.device import resolve
+from workbench.training.state import build_state
 from workbench.training.summary import charged_flops
 
 CORPORA: dict[str, dict[str, Any]] = {
@@ -66,26 +71,36 @@ def what_happened(runs: Runs) -> dict[str, Any]:
 
 
 def carried(runs: Runs) -> dict[str, float]:
-    """Cost of every combination over a plain run: seconds of a step, and operations in all."""
-
-    def median_step(label: str) -> float:
-        seconds = sorted(event["seconds"] for run in runs[label] for event in run.events("step"))
-        return seconds[len(seconds) // 2]
+    """Operations of every combination, those of choosing included, over a plain run's."""
 
     def flops(label: str) -> float:
         return sum(charged_flops(run.folder) for run in runs[label])
 
-    return {
-        f"{label}, {what}": value(label) / value("none")
-        for what, value in (("seconds of a step", median_step), ("operations", flops))
-        for label in runs
+    return {label: flops(label) / flops("none") for label in runs}
+
+
+def step_times(study: Study, rounds: int) -> dict[str, Timing]:
+    """A step of each combination against a plain one, in turns on one model.
+
+    A selector does nothing in a step, so that its combinations are those without it.
+    """
+    labels = {label: own[0] for label, own in study.items() if "quad" not in label}
+    plain = labels["none"]
+    corpus = prepare(plain.corpus, plain.tokenizer, plain.rows)
+    state = build_state(resolve(plain), corpus)
+    contenders: dict[str, Callable[[], None]] = {
+        label: Contender(state, mixer=config.mixer, reweighter=config.reweighter)
+        for label, config in labels.items()
     }
+    # Long enough for the agent to learn in every step that is timed.
+    return compare(contenders, baseline="none", rounds=rounds, warmup_rounds=2 * rounds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--corpora", default="planted,installed")
     parser.add_argument("--out", default="out/benchmark-factorial")
     options = parser.parse_args()
@@ -109,7 +124,8 @@ def main() -> None:
                 budget: [asdict(each) for each in verdicts]
                 for budget, verdicts in by_budget.items()
             },
-            "cost over none": carried(runs),
+            "operations over none": carried(runs),
+            "step over none": step_times(study, options.rounds),
         }
     command = "python -m benchmarks.factorial " + " ".join(
         f"--{name} {value}" for name, value in vars(options).items() if name != "out"

@@ -49,18 +49,20 @@ def policies(reference: Path) -> dict[str, Policy]:
 
 
 class Contender:
-    """One mixer with the model that all share; a call is a step, the mixer's work included."""
+    """Policies with the model that all share; a call is a step, the mixer's work included."""
 
-    def __init__(self, state: TrainState, policy: Policy):
+    def __init__(self, state: TrainState, **policies: Policy):
         self._state = state
-        state.change(state.config.change(mixer=policy), carry=False)
+        state.change(state.config.change(**policies), carry=False)
         self._mixer, self._signals = state.mixer, state.signals
+        self._reweighter = state.reweighter
         self._outcome: StepOutcome | None = None
         self._step = 0
 
     def __call__(self) -> None:
         state = self._state
         state.mixer, state.signals = self._mixer, self._signals
+        state.reweighter = self._reweighter
         state.sampler.set_mixture(self._mixer.propose(self._step))
         self._outcome = train_step(state, state.sampler.draw(self._step)).outcome
         self._mixer.observe(self._outcome)
@@ -87,7 +89,7 @@ def measure(size: str, rounds: int, folder: Path) -> dict[str, Any]:
     reference = train(short, folder, cache_dir=folder / "cache").path
     state = build_state(config, corpus)
     contenders: dict[str, Callable[[], None]] = {
-        name: Contender(state, policy) for name, policy in policies(reference).items()
+        name: Contender(state, mixer=policy) for name, policy in policies(reference).items()
     }
     # Learners fill their first batch before anything is timed.
     whole = compare(contenders, baseline="static", rounds=rounds, warmup_rounds=rounds)

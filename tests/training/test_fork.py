@@ -142,6 +142,8 @@ def test_names_that_exist_are_not_taken_again(parent):
     assert fork(parent, 20).path.name == "parent-20-again-2"
     with pytest.raises(RunError, match="exists"):
         fork(parent, 20, name="parent")
+    with pytest.raises(RunError, match="is no name of a folder"):
+        fork(parent, 20, name="elsewhere/fork")
 
 
 @pytest.mark.parametrize(

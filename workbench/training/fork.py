@@ -124,6 +124,10 @@ def _part(name: str) -> str:
 
 def _path(parent: RunFolder, step: int, changes: Mapping[str, Any], name: str | None) -> Path:
     siblings = parent.path.parent
+    if name is not None and Path(name).name != name:
+        raise RunError(
+            f"'{name}' is no name of a folder", remedy="a fork lies beside its parent; give a name"
+        )
     if name is not None:
         return siblings / name
     label = "-".join(_word(key, value) for key, value in changes.items()) or "again"
