@@ -44,7 +44,9 @@ def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
     Phases are those of `training.cost`, and `earlier`, where there are any, the runs whose model
     or agent this one uses.  A step is measured as a whole: what of its seconds is
     `train` and what `probe` follows their operations.  The policy's own operations, those of
-    networks of a few thousand weights, are not counted, its seconds are.
+    networks of a few thousand weights, are not counted, its seconds are.  Vectors, factors and
+    scores that another run with the same model left in the cache were not computed, so they are
+    not counted either: compare costs of runs that share no judge, or with an empty cache.
     """
     steps, chosen = folder.events("step"), folder.events("selected")
     train_flops, probe_flops = _sum(steps, "flops"), _sum(steps, "probe_flops")
