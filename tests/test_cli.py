@@ -219,6 +219,27 @@ def test_doctor_names_a_missing_package_and_how_to_get_it(call, monkeypatch):
     assert (checks["datasets"]["found"], checks["datasets"]["state"]) == ("5.1", "advice")
 
 
+def test_an_absent_optional_package_is_advice_that_names_its_extras(call, monkeypatch):
+    import importlib.metadata
+
+    known = importlib.metadata.version
+    optional = {"accelerate", "kronfluence", "faiss-cpu", "lightgbm", "wandb"}
+
+    def version(name):
+        if name in optional:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    shown = call("doctor", "--json")
+    assert shown.exit_code == 0, shown.output
+    checks = [c for c in json.loads(shown.stdout)["checks"] if c["name"] in optional]
+    assert sorted(c["name"] for c in checks) == sorted(optional)  # each once
+    assert {c["state"] for c in checks} == {"advice"}
+    [accelerate] = [c for c in checks if c["name"] == "accelerate"]
+    assert accelerate["wanted"].endswith("(bench, trainer)")
+
+
 def test_a_sweep_with_a_failed_cell_names_its_notebook_and_ends_with_1(call, tmp_path):
     parameters = nbformat.v4.new_code_cell(
         'rate = 1.0\nseed = 0\nout_dir = "out"', metadata={"tags": ["parameters"]}

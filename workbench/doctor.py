@@ -71,13 +71,19 @@ def _python() -> Check:
 
 def _packages() -> Iterator[Check]:
     try:
-        lines = importlib.metadata.requires("workbench") or []
+        metadata = importlib.metadata.metadata("workbench")
     except importlib.metadata.PackageNotFoundError:
         yield Check("workbench", "not installed", "missing", remedy=_INSTALL)
         return
-    for requirement in map(Requirement, lines):
-        extra = next((e for e in ("dev", "bench") if _belongs_to(requirement, e)), None)
-        yield _package(requirement, extra)
+    names = metadata.get_all("Provides-Extra") or []
+    extras_of: dict[str, list[str]] = {}
+    for line in metadata.get_all("Requires-Dist") or []:
+        requirement = Requirement(line)
+        extras = [extra for extra in names if _belongs_to(requirement, extra)]
+        requirement.marker = None
+        extras_of.setdefault(str(requirement), []).extend(extras)
+    for line, extras in extras_of.items():
+        yield _package(Requirement(line), ", ".join(extras))
 
 
 def _belongs_to(requirement: Requirement, extra: str) -> bool:
@@ -85,7 +91,7 @@ def _belongs_to(requirement: Requirement, extra: str) -> bool:
     return bool(marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}))
 
 
-def _package(requirement: Requirement, extra: str | None) -> Check:
+def _package(requirement: Requirement, extra: str) -> Check:
     wanted = str(requirement.specifier) + (f" ({extra})" if extra else "")
     remedy = f"pip install '{requirement.name}{requirement.specifier}'"
     try:

@@ -140,7 +140,7 @@ def test_a_fork_made_elsewhere_appears_in_the_tree(panel, folder, cache_dir):
         timeout=SETTLE_MS,
     )
     assert items.nth(0).get_attribute("aria-current") == "true"
-    assert "from step 0: total_steps = 12" in items.nth(1).inner_text()
+    assert "from step 0: training.total_steps = 12" in items.nth(1).inner_text()
     assert items.count() == 2 and "Finished" in items.nth(1).inner_text()
 
 
