@@ -66,8 +66,8 @@ def compare(
         for j in np.roll(np.arange(len(names)), i):
             began = clock()
             contenders[names[j]]()
-            # A warm-up round has a negative index and is overwritten by a measured one.
-            seconds[i, j] = clock() - began
+            if i >= 0:
+                seconds[i, j] = clock() - began
     drawn = np.random.default_rng(0).integers(0, rounds, (1000, rounds))
     medians, resampled = np.median(seconds, axis=0), np.median(seconds[drawn], axis=1)
     base = names.index(baseline)
