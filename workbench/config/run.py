@@ -100,6 +100,12 @@ class TrainingConfig(Part):
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = Field(default=None, ge=1)
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under `torchrun`: every rank holds the whole model, or a shard of each of its tensors."""
+    activation_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """Compile the model's body with `torch.compile`: half a minute at the start."""
     record_every_steps: int = Field(default=5, ge=1)
     """How often collected step values are read from the device and written."""
     ledger_every_steps: int = Field(default=50, ge=1)
