@@ -121,6 +121,7 @@ class GradientTracker:
             for module in layers.values()
         ]
         self.projection_width, self._seed = projection_width, seed
+        self._runs: list[Run] | None = None
 
     @property
     def sampling_error(self) -> float:
@@ -149,15 +150,42 @@ class GradientTracker:
         if not torch.is_grad_enabled():
             yield
             return
-        runs = domain_runs(domain_b)
+        self._runs = domain_runs(domain_b)
         for slot in self._slots:
             slot.uses = 0
+        with self._instead(self._runs):
+            yield
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Around a forward pass that repeats one within `rows`, during its backward pass.
+
+        What the repetition keeps for its own backward pass is never used, and adds nothing.
+        """
+        if self._runs is None:
+            yield
+            return
+        uses = [slot.uses for slot in self._slots]
+        with self._instead(self._runs):
+            yield
+        for slot, before in zip(self._slots, uses, strict=True):
+            slot.uses = before
+
+    def done(self) -> None:
+        """The backward pass of what was within `rows` is over."""
+        self._runs = None
+
+    @contextmanager
+    def _instead(self, runs: list[Run]) -> Iterator[None]:
+        # Recomputation of two blocks at once finds the layers observed already.
+        idle = [slot for slot in self._slots if "forward" not in vars(slot.module)]
+        for slot in idle:
             # On the instance, where it takes precedence over the class for this one module.
             slot.module.forward = self._forward(slot, runs)  # pyright: ignore
         try:
             yield
         finally:
-            for slot in self._slots:
+            for slot in idle:
                 del slot.module.forward
 
     def gram(self, reduce: Reduce | None = None) -> Tensor:

@@ -27,6 +27,24 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks, by depth.
+
+    Raises:
+        ModelError: none is found.
+    """
+    found = {
+        int(match["depth"]): match["block"]
+        for name, _ in model.named_modules()
+        if (match := _BLOCK.fullmatch(name))
+    }
+    if not found:
+        raise ModelError(
+            "no blocks were found in the model", remedy="use a decoder of stacked blocks"
+        )
+    return [model.get_submodule(found[depth]) for depth in sorted(found)]
+
+
 def down_projections(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The last linear map of each block's MLP, by depth."""
     last: dict[int, tuple[str, nn.Module]] = {}

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from workbench.core import Scope, StreamingReweighter
-from workbench.kernels import sample_loss
 from workbench.training.device import autocast
 from workbench.training.ranks import Ranks
 from workbench.training.signals import StepSignals
@@ -37,10 +36,10 @@ def accumulate(
     if not state.reweighter.norm_matched:
         return step.weighted_gradient()
     _Step(state, tokens_bT, labels_bT, valid_B, ranks, None).uniform_gradient()
-    target = _norm(state)
+    target = state.spread.norm()
     state.optimizer.zero_grad(set_to_none=True)
     loss_B, weight_B = step.weighted_gradient()
-    _scale(state, target / _norm(state).clamp(min=torch.finfo(torch.float32).tiny))
+    state.spread.scale(target / state.spread.norm().clamp(min=torch.finfo(torch.float32).tiny))
     return loss_B, weight_B
 
 
@@ -85,7 +84,6 @@ class _Step:
     def uniform_gradient(self) -> None:
         for part in self.parts:
             self._backward(self._losses(part), self.valid_b[part].float())
-        self._sum_gradients()
 
     def _weighed_together(self) -> tuple[Tensor, Tensor]:
         """All losses first; with several micro-batches that takes a pass of its own."""
@@ -93,14 +91,12 @@ class _Step:
             loss_b = self._losses(self.parts[0])
             loss_B, weight_B = self._weigh(loss_b.detach())
             self._backward(loss_b, weight_B[self.own])
-            self._sum_gradients()
             return loss_B, weight_B
         with torch.no_grad():
             loss_b = torch.cat([self._losses(part) for part in self.parts])
         loss_B, weight_B = self._weigh(loss_b)
         for part in self.parts:
             self._backward(self._losses(part), weight_B[self.own][part])
-        self._sum_gradients()
         return loss_B, weight_B
 
     def _weighed_apart(self) -> tuple[Tensor, Tensor]:
@@ -114,7 +110,6 @@ class _Step:
             self._backward(loss_b, weight_b)
             losses.append(loss_b.detach())
             weights.append(weight_b)
-        self._sum_gradients()
         return self._gathered(losses), self._gathered(weights)
 
     def _streamed(self, reweighter: StreamingReweighter) -> tuple[Tensor, Tensor]:
@@ -126,10 +121,9 @@ class _Step:
             self._backward(loss_b, weight_b)
             losses.append(loss_b.detach())
             weights.append(weight_b)
-        self._sum_gradients()
         weight_B = self._gathered(weights)
         factor = self.valid_count / weight_B.sum().clamp(min=torch.finfo(torch.float32).tiny)
-        _scale(self.state, factor)
+        self.state.spread.scale(factor)
         if self.watch is not None:
             self.watch.scaled(factor)
         return self._gathered(losses), weight_B * factor
@@ -139,6 +133,8 @@ class _Step:
         return loss_B, self.state.reweighter.weigh(loss_B, self.valid_B, self.state.step)
 
     def _losses(self, part: slice) -> Tensor:
+        if torch.is_grad_enabled():
+            self.state.spread.expect(last=part is self.parts[-1])
         if self.watch is None:
             return self._forward(self.tokens_bT[part], self.labels_bT[part])
         with self.watch.rows(part) as order_b:
@@ -149,9 +145,9 @@ class _Step:
             return self._forward(tokens_bT, labels_bT)[order_b.argsort()]
 
     def _forward(self, tokens_bT: Tensor, labels_bT: Tensor) -> Tensor:
-        training, model = self.state.config.training, self.state.model
+        training = self.state.config.training
         with autocast(training.device, training.precision):
-            return sample_loss(model.hidden(tokens_bT), model.head_VD, labels_bT)
+            return self.state.spread.losses(tokens_bT, labels_bT)
 
     def _backward(self, loss_b: Tensor, weight_b: Tensor) -> None:
         # Divided by the valid rows of the whole step: dividing once more by the number of
@@ -162,19 +158,3 @@ class _Step:
 
     def _gathered(self, values: list[Tensor]) -> Tensor:
         return self.ranks.gather(torch.cat(values), len(self.valid_B))
-
-    def _sum_gradients(self) -> None:
-        self.ranks.sum_gradients(self.state.model.parameters())
-
-
-def _gradients(state: TrainState) -> list[Tensor]:
-    return [p.grad for p in state.model.parameters() if p.grad is not None]
-
-
-def _norm(state: TrainState) -> Tensor:
-    return torch.nn.utils.get_total_norm(_gradients(state))
-
-
-def _scale(state: TrainState, factor: Tensor) -> None:
-    for gradient in _gradients(state):
-        gradient.mul_(factor)

@@ -24,6 +24,7 @@ from workbench.data import MixtureSampler, PreparedCorpus
 from workbench.training.ranks import Ranks
 from workbench.training.selecting import check_selection
 from workbench.training.signals import check_needs
+from workbench.training.spread import check_world
 
 FEW_ROWS = 4
 """Micro-batches this small give weights further from the intended ones than uniform ones are."""
@@ -66,12 +67,7 @@ def check_fits(config: RunConfig, corpus: PreparedCorpus) -> list[str]:
     check_policies(config)
     if config.selector is not None:
         check_selection(config, corpus)
-    world, rows = Ranks.here().world, config.training.batch_rows
-    if rows < world:
-        raise ConfigError(
-            f"batch_rows = {rows} leaves some of {world} ranks without a row",
-            remedy=f"set batch_rows to {world} or more",
-        )
+    check_world(config.training, Ranks.here().world)
     sampler = MixtureSampler(corpus, batch_rows=config.training.batch_rows, seed=config.seed)
     sampler.set_mixture(build_mixer(config, corpus).propose(0))
     return check_scope(config, build_reweighter(config.reweighter))

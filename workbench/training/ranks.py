@@ -1,5 +1,6 @@
 """The processes of one run: which rows are whose, and the few small things they exchange.
 
+    join("cuda")                               # under torchrun: be one of its processes
     ranks = Ranks.here()                       # one rank unless torch.distributed is initialised
     own = ranks.part(batch_rows)               # this rank's rows of the global batch
     loss_B = ranks.gather(loss_b, batch_rows)  # every rank's, in the order of the global batch
@@ -10,12 +11,45 @@ Shapes: B rows of the global batch, b rows of this rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import atexit
+import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
+
+from workbench.core import RunError
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Timed out")
+"""What the engines say when another process of the run is gone."""
+
+
+def join(device: str) -> Ranks:
+    """Become a rank of the run that `torchrun` started; one rank alone outside of it.
+
+    Processes that joined already, or were joined by their caller, stay as they are.
+    """
+    if dist.is_torchelastic_launched() and not dist.is_initialized():
+        on_cuda = torch.device(device).type == "cuda"
+        if int(os.environ["WORLD_SIZE"]) > 1:
+            # Both engines: small decisions travel between hosts' memories, gradients between GPUs.
+            dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+            atexit.register(_leave)
+    take_device(device)
+    return Ranks.here()
+
+
+def take_device(device: str) -> None:
+    """Let this thread use its own GPU of those of its machine."""
+    if torch.device(device).type == "cuda" and "LOCAL_RANK" in os.environ:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -59,9 +93,33 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by its sum over ranks."""
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one process that writes the run's folder."""
+        return self.rank == 0
+
+    def everyone(self, value: Any) -> list[Any]:
+        """A small value of every rank, in their order."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
+    def wait(self) -> None:
+        """Until every rank is here."""
         if self.world > 1:
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    dist.all_reduce(parameter.grad)
+            dist.barrier()
+
+    def require_same(self, what: str, value: Any) -> None:
+        """Raise RunError where ranks differ in what each of them decided for itself."""
+        found = self.everyone(value)
+        if differing := [rank for rank, other in enumerate(found) if other != found[0]]:
+            raise RunError(
+                f"{what} of rank {differing[0]} is not that of rank 0",
+                remedy="resume from the last checkpoint; on mixed GPUs, use ranks of one kind",
+            )
+
+    def lost(self, error: BaseException) -> bool:
+        """Whether an error says that another rank is gone."""
+        return self.world > 1 and any(sign in str(error) for sign in LOST)

@@ -12,7 +12,7 @@ rank or micro-batch, K domains, L tracked layers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from workbench.models import Decoder
 from workbench.models.layers import depths_of, tracked_layers
 from workbench.training.excess import ExcessLoss
 from workbench.training.ranks import Ranks
+from workbench.training.spread import plain
 
 OF_GRADIENTS = frozenset({Signal.DOMAIN_GRADIENTS, Signal.ROW_GRADIENTS})
 OF_WEIGHTS = OF_GRADIENTS | {Signal.TRACKED_NORMS}
@@ -87,6 +88,10 @@ class Signals:
             self.tracker.reset(keeps_parts=split)
         return StepSignals(self, needs, domain_b)
 
+    def again(self) -> AbstractContextManager[None]:
+        """Around a forward pass that is made a second time while gradients are computed."""
+        return nullcontext() if self.tracker is None else self.tracker.again()
+
 
 def check_needs(mixer: Mixer) -> None:
     """Raise PolicyError unless this loop computes what the mixer may ask for."""
@@ -139,6 +144,8 @@ class StepSignals:
         """The weights with which a micro-batch is back-propagated."""
         if self._tracks:
             self._weights.append(weight_b.detach())
+            assert self._signals.tracker is not None
+            self._signals.tracker.done()
 
     def scaled(self, factor: Tensor) -> None:
         """The gradient was multiplied by `factor` to be that of the final weights."""
@@ -160,9 +167,9 @@ class StepSignals:
         before = [weight.detach().clone() for weight in self._signals.weights]
         yield
         with torch.no_grad():
-            after = torch.stack([w.norm() for w in self._signals.weights])
+            after = torch.stack([plain(w.norm()) for w in self._signals.weights])
             pairs = zip(self._signals.weights, before, strict=True)
-            change = torch.stack([(now - then).norm() for now, then in pairs])
+            change = torch.stack([plain((now - then).norm()) for now, then in pairs])
         weight_L, change_L = torch.stack([after, change]).double().cpu().numpy()
         self._norms = TrackedNorms(weight_L, change_L, self._signals.depth_L)
 

@@ -23,11 +23,13 @@ from workbench.core import (
 )
 from workbench.data import MixtureSampler, PreparedCorpus
 from workbench.models import Decoder, build_model
+from workbench.models.parallel import recompute_activations
 from workbench.training.checks import build_mixer, build_reweighter
 from workbench.training.excess import ExcessLoss
 from workbench.training.optimizer import apply_settings, build_optimizer
 from workbench.training.selecting import Choice, Selecting, build_selecting
 from workbench.training.signals import Signals
+from workbench.training.spread import Spread, spread_out
 
 
 @dataclass
@@ -47,6 +49,7 @@ class TrainState:
     reweighter: Reweighter
     streams: RandomStreams
     signals: Signals
+    spread: Spread
     selecting: Selecting | None = None
     step: int = 0
 
@@ -101,8 +104,7 @@ class TrainState:
 
     def finite(self) -> bool:
         """Whether every parameter is finite; reads the device, so not for the hot loop."""
-        checks = [p.isfinite().all() for p in self.model.parameters()]
-        return bool(torch.stack(checks).all())
+        return bool(self.spread.finite())
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -152,17 +154,22 @@ def _carry(old: Any, new: Any, name: str) -> None:
 
 def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
     """A run at step 0: seeded model, fresh optimiser, policies, sampler."""
+    training = config.training
     model = build_model(
         config.model,
         vocab_size=corpus.vocab_size,
         context_tokens=corpus.context_tokens,
         seed=stream_seed(config.seed, "model"),
-    ).to(config.training.device)
+    ).to(training.device)
+    if training.activation_checkpointing:
+        recompute_activations(model, lambda: state.signals.again())
+    spread = spread_out(model, training)
     mixer = build_mixer(config, corpus)
-    return TrainState(
+    state = TrainState(
         config=config,
         corpus=corpus,
         model=model,
+        spread=spread,
         optimizer=build_optimizer(model, config.optimizer),
         sampler=MixtureSampler(corpus, batch_rows=config.training.batch_rows, seed=config.seed),
         mixer=mixer,
@@ -171,6 +178,7 @@ def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
         signals=build_signals(config, corpus, model, mixer),
         selecting=build_selecting(config, corpus),
     )
+    return state
 
 
 def build_signals(

@@ -61,7 +61,7 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
         valid_B=valid_B,
     )
     clip = state.config.optimizer.clip_norm or torch.inf
-    grad_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip)
+    grad_norm = state.spread.clip(clip)
     rate = learning_rate(state.step, state.config.optimizer, total_steps=config.total_steps)
     stepped = Stepped(outcome, grad_norm, rate, state.reweighter.diagnostics(state.step))
     if tokens_BT.device.type == "cpu" and not _finite(loss_B, valid_B, grad_norm):
