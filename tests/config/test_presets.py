@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-import workbench.mixing  # noqa: F401  (fills the registry)
-from workbench.config import papers, presets
+from workbench.config import ModelConfig, papers, presets
+from workbench.config.paper_recipes import RECIPES
 from workbench.core import MIXERS, ConfigError, MixingTask
 from workbench.mixing.published import PUBLISHED
-from workbench.models.layers import tracked_layers
+from workbench.models.paper_presets import PAPER_PRESETS
+from workbench.training.checks import check_policies
 
 SEARCHED = {"doremi", "regmix"}
 """Mixers that need runs of their own first; what they find comes in as a fixed mixture."""
@@ -38,23 +38,22 @@ def test_regret_is_measured_where_the_best_mixture_is_known_to_leave_out_noise()
     assert corpora == {"planted"}
 
 
+PAPER = {"corpus": "slimpajama-627b", "tokenizer": "own"}
+
+
 @pytest.mark.parametrize(
-    ("model", "parameters", "layers", "peak_lr"),
-    [("pythia-410m", 405_334_016, 24, 3e-4), ("pythia-1b", 1_011_781_632, 16, 2.5e-4)],
+    ("model", "peak_lr"), [("pythia-410m", 3e-4), ("pythia-1b", 2.5e-4), ("llama-0.9b", 2.5e-4)]
 )
-def test_the_experiments_of_ac_odm_have_the_settings_of_the_paper(
-    model, parameters, layers, peak_lr
-):
+def test_the_experiments_of_ac_odm_have_the_settings_of_the_paper(model, peak_lr):
     study = papers.acodm(model, corpus="pile", tokenizer="neox", agent="proxy")
     assert set(study) == {"static", "odm", "acodm", "acodm_proxy"}
     config = study["acodm"]
-    built = on_no_device(config.model)
-    assert sum(p.numel() for p in built.parameters()) == parameters
-    assert len(tracked_layers(built, layers)) == layers
     training, optimizer = config.training, config.optimizer
-    tokens = training.total_steps * training.batch_rows * config.rows.context_tokens
-    assert tokens == pytest.approx(49e9, rel=0.01) and training.total_steps == 41_667
-    assert (training.batch_rows, config.rows.context_tokens) == (1152, 1024)
+    assert config.model == ModelConfig(name=model) and tokens_of(config) == pytest.approx(
+        49e9, 0.01
+    )
+    assert (training.total_steps, training.batch_rows) == (41_667, 1152)
+    assert config.rows.context_tokens == 1024
     assert (optimizer.peak_lr, optimizer.final_lr) == (peak_lr, pytest.approx(peak_lr / 10))
     assert optimizer.warmup_steps == 417 and optimizer.weight_decay == 0.1
     assert optimizer.betas == (0.9, 0.95) and optimizer.clip_norm == 1
@@ -63,19 +62,85 @@ def test_the_experiments_of_ac_odm_have_the_settings_of_the_paper(
     assert study["acodm_proxy"].mixer.options["agent"] == "proxy"
 
 
+@pytest.mark.parametrize(
+    ("model", "rows", "temperature"),
+    [("gpt2-124m", 48, 1.0), ("gpt2-209m", 32, 0.4), ("gpt2-294m", 32, 0.4)],
+)
+def test_the_experiments_of_reweighting_have_the_settings_of_the_paper(model, rows, temperature):
+    study = papers.reweighting(model, **PAPER)
+    config = study["linupper"]
+    training, optimizer = config.training, config.optimizer
+    assert (config.rows.context_tokens, training.batch_rows) == (512, rows)
+    assert (training.total_steps, optimizer.warmup_steps) == (20_000, 500)
+    assert (optimizer.peak_lr, optimizer.final_lr) == (5e-4, 1e-4)
+    assert (optimizer.weight_decay, optimizer.clip_norm) == (0.01, 1.0)
+    assert config.reweighter.options["temperature"] == temperature
+    assert config.reweighter.options["warmup_steps"] == 1000
+    assert study["uniform"].reweighter.name == "uniform"
+    assert {p.reweighter.name for p in study.values()} == {
+        *("uniform", "linupper", "quadratic", "extremes")
+    }
+    assert study["doge_linupper"].mixer.options["mixture"] == "slimpajama-doge"
+    assert study["doremi_uniform"].reweighter.name == "uniform"
+    assert all(own.name == label for label, own in study.items())
+
+
+@pytest.mark.parametrize("model", ["llama-1.4b", "llama-7b"])
+def test_the_large_models_of_reweighting_have_the_settings_of_the_paper(model):
+    config = papers.reweighting(model, **PAPER)["linupper"]
+    assert config.rows.context_tokens == 4096 and config.training.precision == "bfloat16"
+    assert config.optimizer.peak_lr == 3e-4 and config.optimizer.betas == (0.9, 0.95)
+    assert config.reweighter.options["temperature"] == 0.4
+    assert config.training.batch_rows % 64 == 0
+
+
+def test_the_experiments_of_quad_have_the_settings_of_the_paper():
+    study = papers.quad("quad-1.3b", **PAPER, checkpoint="judge", reference="lambada.txt")
+    assert set(study) == {"random", "perplexity", "quad"}
+    config = study["quad"]
+    assert config.rows.context_tokens == 1024 and config.training.total_steps == 7500
+    assert config.training.batch_rows * 1024 == pytest.approx(4e6, rel=0.05)
+    assert tokens_of(config) == pytest.approx(30e9, rel=0.05)
+    assert config.optimizer.peak_lr == 5e-5 and config.optimizer.betas == (0.9, 0.95)
+    assert config.selection.budget_tokens == 30e9
+    assert (config.selection.checkpoint, config.selection.reference) == ("judge", "lambada.txt")
+    options = config.selector.options
+    assert (options["alpha"], options["tau"], options["clusters"]) == (1e-4, 0.0020, 10_000)
+    assert (options["arms_per_round"], options["samples_per_pull"]) == (50, 10)
+    assert options["neighbour_distance"] == 0.2 and options["variant"] == "paper"
+    assert papers.quad("llama-7b", **PAPER)["quad"].model.name == "llama-7b"
+
+
+EXPERIMENTS = [
+    *((papers.acodm, model) for model in papers.ACODM_MODELS),
+    *((papers.reweighting, model) for model in papers.REWEIGHTING_MODELS),
+    *((papers.quad, model) for model in papers.QUAD_MODELS),
+]
+
+
+@pytest.mark.parametrize(("experiment", "model"), EXPERIMENTS)
+def test_the_policies_of_every_experiment_are_known_with_their_options(experiment, model):
+    for config in experiment(model, **PAPER).values():
+        check_policies(config)
+    with pytest.raises(ConfigError, match=f"did you mean '{model}'"):
+        experiment(model.upper(), **PAPER)
+
+
+def test_every_published_model_has_an_experiment_and_a_recipe():
+    assert {model for _, model in EXPERIMENTS} == set(RECIPES) == set(PAPER_PRESETS)
+    plain = papers.pretraining("gpt2-124m", corpus="texts")
+    assert plain.tokenizer.name == "openai-community/gpt2" and plain.corpus.max_document_kb is None
+    assert plain.selector is None and plain.mixer.options == {"mixture": "natural"}
+
+
 def test_the_mixers_of_the_experiments_can_be_built_on_the_pile():
     domains = tuple(PUBLISHED["pile"])
     task = MixingTask(domains, [10**6] * 22, batch_rows=1152, total_steps=41_667)
     for config in papers.acodm("pythia-1b", corpus="pile", tokenizer="neox").values():
         mixture = MIXERS.build(config.mixer.name, task, **config.mixer.options).propose(0)
         assert len(mixture.probability_K) == 22
-    with pytest.raises(ConfigError, match="did you mean 'pythia-1b'"):
-        papers.acodm("pythia-1B", corpus="pile", tokenizer="neox")
 
 
-def on_no_device(model):
-    """The model's shape, without its weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(model.name, **model.overrides))
+def tokens_of(config):
+    training = config.training
+    return training.total_steps * training.batch_rows * config.rows.context_tokens

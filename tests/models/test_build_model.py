@@ -10,7 +10,7 @@ import torch
 
 from workbench.config import ModelConfig
 from workbench.core import ConfigError, ModelError
-from workbench.models import PRESETS, build_model
+from workbench.models import PRESETS, build_model, build_shape
 
 SHALLOW = {
     "num_hidden_layers": 2,
@@ -48,7 +48,8 @@ def test_no_preset_opens_a_connection(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     for name in PRESETS:
-        build(name)
+        build_shape(ModelConfig(name=name), vocab_size=320, context_tokens=16)
+    build("tiny")
 
 
 def test_seed_decides_the_weights_and_nothing_else_does():

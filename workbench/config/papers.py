@@ -1,124 +1,204 @@
-"""Experiments of papers, complete with their hyper-parameters; corpus and tokenizer are the user's.
+"""Experiments of papers, complete with their hyper-parameters; the corpus is the user's.
 
     study = papers.acodm("pythia-1b", corpus="pile/*.jsonl", tokenizer="pythia")
     train(study["acodm"].change(micro_batch_rows=16), "out")
+    config = papers.pretraining("llama-1.4b", corpus="slimpajama-627b")     # no policy chosen yet
 
-What a paper leaves open keeps this project's defaults.
+What a paper leaves open is chosen in `paper_recipes`, which says so, or keeps this project's
+defaults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from workbench.config.paper_recipes import RECIPES, Recipe
 from workbench.config.run import (
     CorpusConfig,
     ModelConfig,
-    OptimizerConfig,
     Policy,
-    RowsConfig,
     RunConfig,
+    SelectionConfig,
     TokenizerConfig,
-    TrainingConfig,
 )
 from workbench.core import ConfigError, unknown_name
 
-PYTHIA_VOCAB = 50_304
-"""Entries of Pythia's embedding: its tokenizer's, rounded up."""
-ACODM_STEPS = 41_667
+ACODM_MODELS = ("pythia-410m", "pythia-1b", "llama-0.9b")
 ACODM_MIXER_WARMUP_STEPS = 834
-
-
-@dataclass(frozen=True)
-class _Pythia:
-    layers: int
-    width: int
-    heads: int
-    peak_lr: float
-
-    def model(self) -> ModelConfig:
-        overrides: dict[str, Any] = {
-            "vocab_size": PYTHIA_VOCAB,
-            "num_hidden_layers": self.layers,
-            "hidden_size": self.width,
-            "intermediate_size": 4 * self.width,
-            "num_attention_heads": self.heads,
-            "tie_word_embeddings": False,
-        }
-        return ModelConfig(name="gpt_neox", overrides=overrides)
-
-
-PYTHIA = {
-    "pythia-410m": _Pythia(layers=24, width=1024, heads=16, peak_lr=3e-4),
-    "pythia-1b": _Pythia(layers=16, width=2048, heads=8, peak_lr=2.5e-4),
+REWEIGHTING_MODELS = ("gpt2-124m", "gpt2-209m", "gpt2-294m", "llama-1.4b", "llama-7b")
+REWEIGHTING_WARMUP_STEPS = 1000
+REWEIGHTING_STRATEGIES = ("linupper", "quadratic", "extremes")
+QUAD_MODELS = ("quad-1.3b", "llama-7b")
+QUAD_TOKENS = 30_000_000_000
+QUAD_OPTIONS: dict[str, Any] = {
+    "variant": "paper",
+    "clusters": 10_000,
+    "alpha": 1e-4,
+    "tau": 0.0020,
+    "arms_per_round": 50,
+    "samples_per_pull": 10,
+    "neighbour_distance": 0.2,
 }
+"""The paper's number of clusters; constants of the official code, whose τ is of its own scale."""
+
+Corpus = str | Mapping[str, Any] | CorpusConfig
+
+
+def pretraining(
+    model: str, *, corpus: Corpus, tokenizer: str | TokenizerConfig | None = None
+) -> RunConfig:
+    """How a paper trains its model: rows, batch, schedule, optimiser; all text, no policy.
+
+    Args:
+        model: of the paper's presets.
+        corpus: all of its text is taken when only a name is given.
+        tokenizer: the one of the model's vocabulary when None, fetched by its name.
+    Raises:
+        ConfigError: another model.
+    """
+    if model not in RECIPES:
+        problem, remedy = unknown_name("model of a paper", model, RECIPES)
+        raise ConfigError(problem, remedy=remedy)
+    return _base(model, RECIPES[model], corpus, tokenizer)
 
 
 def acodm(
     model: str,
     *,
-    corpus: str | Mapping[str, Any] | CorpusConfig,
-    tokenizer: str | TokenizerConfig,
+    corpus: Corpus,
+    tokenizer: str | TokenizerConfig | None = None,
     agent: str | None = None,
 ) -> dict[str, RunConfig]:
-    """Ma et al. 2026 (arXiv 2505.23878) on The Pile's 22 domains: 41 667 steps of 1152 × 1024.
+    """Ma et al. 2026 (arXiv 2505.23878): 41 667 steps of 1152 × 1024 tokens.
 
     Args:
-        model: `pythia-1b`, or `pythia-410m`, the proxy.
-        corpus: The Pile with its 22 domains, all of their text taken when only a name is given.
-        tokenizer: Pythia's, by name or folder.
+        model: `pythia-1b`, or `pythia-410m`, the proxy, both on The Pile's 22 domains; or
+            `llama-0.9b` on SlimPajama's seven.
+        corpus, tokenizer: as in `pretraining`.
         agent: folder of the finished `acodm` run of the proxy; adds `acodm_proxy`, which it drives.
     Returns:
-        `static` (The Pile's own weights), `odm` and `acodm`, one config each.
+        `static` (the corpus' own weights), `odm` and `acodm`, one config each.
     Raises:
         ConfigError: another model, or options that do not fit.
     """
-    if model not in PYTHIA:
-        problem, remedy = unknown_name("model of the experiment", model, PYTHIA)
-        raise ConfigError(problem, remedy=remedy)
+    base = _of_experiment(model, ACODM_MODELS, corpus, tokenizer)
     warmup = {"warmup_steps": ACODM_MIXER_WARMUP_STEPS}
     mixers = {
-        "static": Policy("static", mixture="pile"),
+        "static": Policy("static", mixture="pile" if "pythia" in model else "natural"),
         "odm": Policy("exp3", variant="paper", **warmup),
         "acodm": Policy("acodm", network="paper", **warmup),
     }
     if agent is not None:
         mixers["acodm_proxy"] = Policy("acodm", network="paper", mode="frozen", agent=agent)
-    base = _acodm_base(PYTHIA[model], _all_of(corpus), tokenizer)
     return {label: base.replace(name=label, mixer=mixer) for label, mixer in mixers.items()}
 
 
-def _acodm_base(
-    shape: _Pythia, corpus: CorpusConfig, tokenizer: str | TokenizerConfig
+def reweighting(
+    model: str, *, corpus: Corpus, tokenizer: str | TokenizerConfig | None = None
+) -> dict[str, RunConfig]:
+    """Sow et al. 2025 (arXiv 2502.06733) on SlimPajama's seven domains.
+
+    Args:
+        model: `gpt2-124m`, `gpt2-209m`, `gpt2-294m` (SlimPajama-6B), `llama-1.4b` or `llama-7b`.
+        corpus, tokenizer: as in `pretraining`.
+    Returns:
+        `uniform` and the paper's strategies under the corpus' own mixture; and `uniform` and
+        `linupper` under the mixtures of DoGE and DoReMi, named `doge_uniform` and so on.
+    Raises:
+        ConfigError: another model.
+    """
+    base = _of_experiment(model, REWEIGHTING_MODELS, corpus, tokenizer)
+    options = {
+        # The smallest model's weights are the gentlest.
+        "temperature": 1.0 if model == "gpt2-124m" else 0.4,
+        "warmup_steps": REWEIGHTING_WARMUP_STEPS,
+        # Of the official code, in place of this project's relative one.
+        "floor": 1e-6,
+    }
+    weighers = {"uniform": Policy("uniform")}
+    weighers.update({name: Policy(name, **options) for name in REWEIGHTING_STRATEGIES})
+    study = {label: base.replace(name=label, reweighter=own) for label, own in weighers.items()}
+    for mixture in ("doge", "doremi"):
+        mixer = Policy("static", mixture=f"slimpajama-{mixture}")
+        for label in ("uniform", "linupper"):
+            name = f"{mixture}_{label}"
+            study[name] = study[label].replace(name=name, mixer=mixer)
+    return study
+
+
+def quad(
+    model: str,
+    *,
+    corpus: Corpus,
+    tokenizer: str | TokenizerConfig | None = None,
+    checkpoint: str | None = None,
+    reference: str | None = None,
+) -> dict[str, RunConfig]:
+    """Zhang et al. 2025 (arXiv 2409.16986): 30 B tokens of SlimPajama-627B, chosen, then trained.
+
+    Args:
+        model: `quad-1.3b`, or `llama-7b`, whose schedule here is that of the 1.3 B model.
+        corpus, tokenizer: as in `pretraining`.
+        checkpoint: folder of a finished run whose model judges; this run's own start when None,
+            of which no influence can be trusted.
+        reference: text of the reference set (the paper: LAMBADA, FLAN, OpenWebMath); held-out rows
+            when None.
+    Returns:
+        `random`, `perplexity` (its middle) and `quad`, one config each.
+    Raises:
+        ConfigError: another model.
+    """
+    if model not in QUAD_MODELS:
+        problem, remedy = unknown_name("model of the experiment", model, QUAD_MODELS)
+        raise ConfigError(problem, remedy=remedy)
+    base = _base(model, RECIPES["quad-1.3b"], corpus, tokenizer)
+    selection = SelectionConfig(
+        budget_tokens=QUAD_TOKENS, checkpoint=checkpoint, reference=reference
+    )
+    selectors = {
+        "random": Policy("random"),
+        "perplexity": Policy("perplexity", band="middle"),
+        "quad": Policy("quad", **QUAD_OPTIONS),
+    }
+    return {
+        label: base.replace(name=label, selector=selector, selection=selection)
+        for label, selector in selectors.items()
+    }
+
+
+def _of_experiment(
+    model: str,
+    models: tuple[str, ...],
+    corpus: Corpus,
+    tokenizer: str | TokenizerConfig | None,
 ) -> RunConfig:
+    if model not in models:
+        problem, remedy = unknown_name("model of the experiment", model, models)
+        raise ConfigError(problem, remedy=remedy)
+    return pretraining(model, corpus=corpus, tokenizer=tokenizer)
+
+
+def _base(
+    model: str, recipe: Recipe, corpus: Corpus, tokenizer: str | TokenizerConfig | None
+) -> RunConfig:
+    tokenizer = RECIPES[model].tokenizer if tokenizer is None else tokenizer
     if isinstance(tokenizer, str):
         tokenizer = TokenizerConfig(name=tokenizer)
     return RunConfig(
-        corpus=corpus,
+        name=model,
+        corpus=_all_of(corpus),
         tokenizer=tokenizer,
-        rows=RowsConfig(context_tokens=1024),
-        model=shape.model(),
-        optimizer=OptimizerConfig(
-            peak_lr=shape.peak_lr,
-            final_lr=shape.peak_lr / 10,
-            warmup_steps=round(0.01 * ACODM_STEPS),
-            weight_decay=0.1,
-            betas=(0.9, 0.95),
-            clip_norm=1.0,
-        ),
-        training=TrainingConfig(
-            total_steps=ACODM_STEPS,
-            batch_rows=1152,
-            # The paper's table is of step 41 500.
-            evaluate_every_steps=500,
-            checkpoint_every_steps=500,
-            record_every_steps=50,
-        ),
+        rows=recipe.rows,
+        model=ModelConfig(name=model),
+        optimizer=recipe.optimizer,
+        training=recipe.training,
+        # Documents as the corpus has them: a uniform mixture would be a choice.
+        mixer=Policy("static", mixture="natural"),
     )
 
 
-def _all_of(corpus: str | Mapping[str, Any] | CorpusConfig) -> CorpusConfig:
+def _all_of(corpus: Corpus) -> CorpusConfig:
     if isinstance(corpus, CorpusConfig):
         return corpus
     given = {"name": corpus} if isinstance(corpus, str) else dict(corpus)

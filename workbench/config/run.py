@@ -65,7 +65,7 @@ class RowsConfig(Part):
 
 
 class ModelConfig(Part):
-    """A preset (`tiny`, `small`, `mini-124m`), a `transformers` model type, or a local folder."""
+    """A preset (`tiny`, `small`, a paper's), a `transformers` model type, or a local folder."""
 
     name: str = "tiny"
     overrides: dict[str, Any] = Field(default_factory=dict)

@@ -59,6 +59,30 @@ def build_model(config: ModelConfig, *, vocab_size: int, context_tokens: int, se
     return Decoder(model.train(), context_tokens=context_tokens)
 
 
+def build_shape(config: ModelConfig, *, vocab_size: int, context_tokens: int) -> Decoder:
+    """The decoder without its weights, on the meta device, or of whatever a fake mode makes.
+
+    Args:
+        config, vocab_size, context_tokens: as in `build_model`; weights of a folder are not read.
+    Raises:
+        ConfigError, ModelError: as in `build_model`.
+    """
+    from torch._guards import detect_fake_mode
+    from transformers import AutoModelForCausalLM
+
+    fields, attention = _fields(config, vocab_size, context_tokens)
+    model_config = _transformers_config(fields)
+    _require_room(model_config, vocab_size, context_tokens)
+    with torch.device("cpu" if detect_fake_mode() else "meta"):
+        model = _guarded(
+            model_config.model_type,
+            lambda: AutoModelForCausalLM.from_config(
+                model_config, attn_implementation=attention, dtype=torch.float32
+            ),
+        )
+    return Decoder(model.train(), context_tokens=context_tokens)
+
+
 def _fields(config: ModelConfig, vocab_size: int, context_tokens: int) -> tuple[Fields, str]:
     """Fields of the `transformers` config with overrides applied, and the kind of attention."""
     fields = _base_fields(config, vocab_size, context_tokens)

@@ -3,14 +3,14 @@
     fields = tiny(vocab_size=4096, context_tokens=128)      # fields of a `transformers` config
 
 A preset returns plain fields, so that overrides are merged before the config derives others.
+The papers' models are in `paper_presets`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-Fields = dict[str, Any]
+from workbench.models.paper_presets import PAPER_PRESETS, Fields
 
 
 def tiny(vocab_size: int, context_tokens: int) -> Fields:
@@ -21,21 +21,6 @@ def tiny(vocab_size: int, context_tokens: int) -> Fields:
 def small(vocab_size: int, context_tokens: int) -> Fields:
     """Llama-shaped, 6 layers × 320, tied: 10 M parameters at a vocabulary of 8192."""
     return _llama(vocab_size, context_tokens, layers=6, heads=5, width=320, intermediate_width=864)
-
-
-def mini_124m(vocab_size: int, context_tokens: int) -> Fields:
-    """GPT-2-shaped, 12 layers × 768, tied: 124 M parameters at V = 50 257, 1024 tokens.
-
-    The smallest model of Radford et al. 2019, which the published systems train.
-    """
-    return {
-        "model_type": "gpt2",
-        "vocab_size": vocab_size,
-        "n_positions": context_tokens,
-        "n_layer": 12,
-        "n_head": 12,
-        "n_embd": 768,
-    }
 
 
 def _llama(
@@ -62,5 +47,7 @@ def _llama(
 PRESETS: dict[str, Callable[[int, int], Fields]] = {
     "tiny": tiny,
     "small": small,
-    "mini-124m": mini_124m,
+    # The smallest model of Radford et al. 2019, under the name it had here first.
+    "mini-124m": PAPER_PRESETS["gpt2-124m"],
+    **PAPER_PRESETS,
 }
