@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -14,7 +15,14 @@ from workbench.core import IGNORE_INDEX, ConfigError, ModelError, NumericsError
 from workbench.kernels import chunked_token_loss, reference_sample_loss, sample_loss, valid_rows
 from workbench.kernels.sample_loss import FULL_LOGITS_MIB
 
-FORMS = ["full", "chunked"]
+TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+LIGER = pytest.mark.skipif(find_spec("liger_kernel") is None, reason="liger-kernel is missing")
+TORCH_FORMS = ["full", "chunked"]
+FORMS = [
+    *TORCH_FORMS,
+    pytest.param("triton", marks=TRITON),
+    pytest.param("liger", marks=[TRITON, LIGER]),
+]
 
 
 def problem(rows=4, tokens=6, width=8, vocab=13, *, dtype=torch.float32, seed=0):
@@ -278,7 +286,7 @@ def test_a_label_outside_the_vocabulary_is_named_on_request(label):
         sample_loss(hidden, head, labels, check=True)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", TORCH_FORMS)
 @pytest.mark.parametrize("label", [13, -5])
 def test_a_label_outside_the_vocabulary_never_passes_for_another(form, label):
     hidden, head, labels = problem()

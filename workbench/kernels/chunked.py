@@ -9,7 +9,9 @@ Shapes: B rows, T tokens, D width, V vocabulary, N = B·T, n tokens of a chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,22 @@ from workbench.core import IGNORE_INDEX, NumericsError
 
 CHUNK_MIB = 32
 """Float32 logits of one chunk.  Below this the head's gradient is added to memory too often."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The two passes over the logits in which forms of the token loss differ.
+
+    losses: (hidden_ND, head_VD, labels_N) to the loss and the log-sum-exp of each token; the loss
+        of an ignored token is 0.
+    errors: (hidden_ND, head_VD, labels_N, normaliser_N) to slices of the tokens with their
+        softmax − onehot, (n, V) in the type of the head.
+
+    The head comes in the type of the products, the hidden states as they are.
+    """
+
+    losses: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    errors: Callable[[Tensor, Tensor, Tensor, Tensor], Iterator[tuple[slice, Tensor]]]
 
 
 def chunked_token_loss(
@@ -36,21 +54,29 @@ def chunked_token_loss(
         NumericsError: from the backward, when a second derivative is asked for.
     """
     chunk_tokens = chunk_tokens or max(1, CHUNK_MIB * 2**20 // (4 * len(head_VD)))
+    passes = Passes(
+        partial(_losses, chunk_tokens=chunk_tokens), partial(_errors, chunk_tokens=chunk_tokens)
+    )
+    return partwise_token_loss(hidden_BTD, head_VD, labels_BT, passes)
+
+
+def partwise_token_loss(
+    hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor, passes: Passes
+) -> Tensor:
+    """The loss whose passes over the logits are given; see `chunked_token_loss`."""
     hidden_ND = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
-    nll_N = _ChunkedTokenLoss.apply(hidden_ND, head_VD, labels_BT.reshape(-1), chunk_tokens)
+    nll_N = _PartwiseTokenLoss.apply(hidden_ND, head_VD, labels_BT.reshape(-1), passes)
     return nll_N.view(labels_BT.shape)
 
 
-class _ChunkedTokenLoss(torch.autograd.Function):
+class _PartwiseTokenLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, chunk_tokens: int):
-        product_type = _product_type(hidden_ND)
+    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, passes: Passes):
+        product_type = product_type_of(hidden_ND)
         with torch.autocast(hidden_ND.device.type, enabled=False):
-            nll_N, normaliser_N = _forward(
-                hidden_ND, head_VD.to(product_type), labels_N, chunk_tokens
-            )
+            nll_N, normaliser_N = passes.losses(hidden_ND, head_VD.to(product_type), labels_N)
         ctx.save_for_backward(hidden_ND, head_VD, labels_N, normaliser_N)
-        ctx.product_type, ctx.chunk_tokens = product_type, chunk_tokens
+        ctx.product_type, ctx.errors = product_type, passes.errors
         return nll_N
 
     @staticmethod
@@ -65,18 +91,16 @@ class _ChunkedTokenLoss(torch.autograd.Function):
             gradients = _backward(
                 hidden_ND,
                 head_VD,
-                labels_N,
-                normaliser_N,
                 upstream[0].masked_fill(labels_N == IGNORE_INDEX, 0),
                 product_type=ctx.product_type,
-                chunk_tokens=ctx.chunk_tokens,
+                errors=lambda head_VD: ctx.errors(hidden_ND, head_VD, labels_N, normaliser_N),
                 needed=ctx.needs_input_grad[:2],
             )
         return *gradients, None, None
 
 
-def _forward(
-    hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, chunk_tokens: int
+def _losses(
+    hidden_ND: Tensor, head_VD: Tensor, labels_N: Tensor, *, chunk_tokens: int
 ) -> tuple[Tensor, Tensor]:
     """Loss and log-sum-exp of each token."""
     wide = torch.promote_types(head_VD.dtype, torch.float32)
@@ -93,15 +117,30 @@ def _forward(
     return nll_N.masked_fill_(labels_N == IGNORE_INDEX, 0), normaliser_N
 
 
-def _backward(
+def _errors(
     hidden_ND: Tensor,
     head_VD: Tensor,
     labels_N: Tensor,
     normaliser_N: Tensor,
+    *,
+    chunk_tokens: int,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of the tokens with their softmax − onehot, in the type of the head."""
+    safe_labels_N = _without_ignored(labels_N)
+    for part, logits_nV in _logits(hidden_ND, head_VD, chunk_tokens):
+        softmax_nV = logits_nV.sub_(normaliser_N[part][:, None]).exp_()
+        label_n1 = safe_labels_N[part][:, None]
+        softmax_nV.scatter_add_(1, label_n1, -torch.ones_like(label_n1, dtype=softmax_nV.dtype))
+        yield part, softmax_nV.to(head_VD.dtype)
+
+
+def _backward(
+    hidden_ND: Tensor,
+    head_VD: Tensor,
     upstream_N: Tensor,
     *,
     product_type: torch.dtype,
-    chunk_tokens: int,
+    errors: Callable[[Tensor], Iterator[tuple[slice, Tensor]]],
     needed: tuple[bool, ...],
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the hidden states and of the head, None where not needed.
@@ -111,15 +150,10 @@ def _backward(
     """
     wide = upstream_N.dtype
     product_head_VD = head_VD.to(product_type)
-    safe_labels_N = _without_ignored(labels_N)
     hidden_grad_ND = torch.empty_like(hidden_ND) if needed[0] else None
     head_grad_VD = torch.zeros_like(head_VD, dtype=wide) if needed[1] else None
-    for part, logits_nV in _logits(hidden_ND, product_head_VD, chunk_tokens):
+    for part, error_nV in errors(product_head_VD):
         scale_n1 = upstream_N[part][:, None]
-        softmax_nV = logits_nV.sub_(normaliser_N[part][:, None]).exp_()
-        label_n1 = safe_labels_N[part][:, None]
-        softmax_nV.scatter_add_(1, label_n1, -torch.ones_like(scale_n1))
-        error_nV = softmax_nV.to(product_type)
         if hidden_grad_ND is not None:
             hidden_grad_ND[part] = (error_nV @ product_head_VD) * scale_n1
         if head_grad_VD is not None:
@@ -162,7 +196,7 @@ def _without_ignored(labels_N: Tensor) -> Tensor:
     return labels_N.masked_fill(labels_N == IGNORE_INDEX, 0)
 
 
-def _product_type(hidden_ND: Tensor) -> torch.dtype:
+def product_type_of(hidden_ND: Tensor) -> torch.dtype:
     """Type `F.linear` multiplies in: autocast's inside autocast, which leaves float64 alone."""
     device = hidden_ND.device.type
     if torch.is_autocast_enabled(device) and hidden_ND.dtype != torch.float64:

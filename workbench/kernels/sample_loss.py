@@ -3,8 +3,9 @@
     loss_B = sample_loss(hidden_BTD, head_VD, labels_BT)       # nats per token, one value a row
     (weight_B * loss_B).sum().backward()                       # exact for any weights
 
-Two forms compute the same numbers: "full" holds all logits, "chunked" holds the logits of a few
-tokens at a time and computes them twice.  `reference_sample_loss` is the slow truth of both.
+Forms compute the same numbers: "full" holds all logits, "chunked" those of a few tokens at a time,
+"triton" those of a tile in registers; these two compute them twice.  "liger" is Liger-Kernel's, by
+name alone.  `reference_sample_loss` is the slow truth of all.
 
 Shapes: B rows, T tokens, D width, V vocabulary, N = B·T.
 """
@@ -19,9 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.core import IGNORE_INDEX, ConfigError, ModelError, NumericsError, unknown_name
-from workbench.kernels.chunked import chunked_token_loss
+from workbench.kernels.choice import choose
+from workbench.kernels.chunked import chunked_token_loss, product_type_of
 
-Form = Literal["auto", "full", "chunked"]
+Form = Literal["auto", "full", "chunked", "triton", "liger"]
+TokenLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(hidden_BTD, head_VD, labels_BT) to nll_BT."""
 
 FULL_LOGITS_MIB = 128
 """Float32 logits up to this size are held.  Full logits save one product in four of the head, and
@@ -47,20 +51,22 @@ def sample_loss(
             float32; under `torch.autocast` the product has autocast's type, as in `F.linear`.
         head_VD: output embedding; logits are hidden @ head.T.
         labels_BT: int64 next tokens, `IGNORE_INDEX` where nothing is predicted.
-        form: "full", "chunked", or "auto" to choose by the size of the logits.
+        form: "full", "chunked", "triton" or "liger"; "auto" is "full" where the logits are small,
+            else "triton" where `choice` allows it, else "chunked".
         check: verify the range of the labels first.  Waits for the device: for debugging only.
     Returns:
         loss_B: float32 (float64 for float64 input), shape (B,).
     Raises:
-        ConfigError: unknown form.
+        ConfigError: unknown form, or one that is not installed or cannot run here.
         ModelError: shapes or types that do not fit.
         NumericsError: with `check`, a label outside [0, V).
     """
     _require_fit(hidden_BTD, head_VD, labels_BT)
     if check:
         _require_range(labels_BT, len(head_VD))
-    logits_mib = 4 * labels_BT.numel() * len(head_VD) / 2**20
-    nll_BT = _token_loss(form, logits_mib)(hidden_BTD, head_VD, labels_BT)
+    if form == "auto":
+        form = _best_form(hidden_BTD, head_VD, labels_BT)
+    nll_BT = _token_loss(form)(hidden_BTD, head_VD, labels_BT)
     active_tokens_B = (labels_BT != IGNORE_INDEX).sum(dim=1).clamp_(min=1)
     return nll_BT.sum(dim=1) / active_tokens_B
 
@@ -87,15 +93,38 @@ def reference_sample_loss(
     return torch.stack(losses)
 
 
-def _token_loss(form: str, logits_mib: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Function (hidden_BTD, head_VD, labels_BT) -> nll_BT that computes the form."""
-    forms = {"full": _full_token_loss, "chunked": chunked_token_loss}
-    if form == "auto":
-        return forms["full" if logits_mib <= FULL_LOGITS_MIB else "chunked"]
+def _best_form(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Form:
+    logits_mib = 4 * labels_BT.numel() * len(head_VD) / 2**20
+    if logits_mib <= FULL_LOGITS_MIB:
+        return "full"
+    like = head_VD.new_empty(0, head_VD.shape[1], dtype=product_type_of(hidden_BTD))
+    return "triton" if choose("loss", like).form == "triton" else "chunked"
+
+
+def _token_loss(form: str) -> TokenLoss:
+    """The function that computes a form; Triton and Liger-Kernel are imported when asked for."""
+    forms: dict[str, Callable[[], TokenLoss]] = {
+        "full": lambda: _full_token_loss,
+        "chunked": lambda: chunked_token_loss,
+        "triton": _triton_token_loss,
+        "liger": _liger_token_loss,
+    }
     if form not in forms:
         problem, remedy = unknown_name("form of sample_loss", form, get_args(Form))
         raise ConfigError(problem, remedy=remedy)
-    return forms[form]
+    return forms[form]()
+
+
+def _triton_token_loss() -> TokenLoss:
+    from workbench.kernels.triton_loss import triton_token_loss
+
+    return triton_token_loss
+
+
+def _liger_token_loss() -> TokenLoss:
+    from workbench.kernels.liger import liger_token_loss
+
+    return liger_token_loss
 
 
 def _full_token_loss(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> Tensor:
