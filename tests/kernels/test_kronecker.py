@@ -46,6 +46,13 @@ def test_moments_of_the_specification():
     close(token_moments(S_BTO) / TOKENS, [[4 / 3, -1 / 3], [-1 / 3, 7 / 6]])
 
 
+def test_a_token_of_weight_0_is_left_out_and_others_count_by_weight():
+    x_bTD, weight_bT = random_tokens(3, 4, 5), torch.rand(3, 4).double()
+    weight_bT[1, 2] = 0
+    close(token_moments(x_bTD, weight_bT), reference_token_moments(x_bTD, weight_bT))
+    close(token_moments(x_bTD, (weight_bT > 0).float()), token_moments(x_bTD[weight_bT > 0]))
+
+
 def test_eigenvalues_of_the_specification():
     values_I, vectors_II = eigenbasis(token_moments(A_BTI) / TOKENS, "A")
     values_O, _ = eigenbasis(token_moments(S_BTO) / TOKENS, "S")

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.core import ConfigError, ModelError
+from workbench.kernels.choice import choose
 
 Run = tuple[int, int, int]
 """Domain, first row and end of rows that follow each other."""
@@ -305,6 +306,10 @@ class _SplitLinear(torch.autograd.Function):
 
 def _parts(s_bTO: Tensor, a_bTI: Tensor, runs: list[Run], domains: int) -> Tensor:
     """sum over the rows and tokens of each domain of s a^T, (K, O, I), float32 at least."""
+    if choose("domain gradients", s_bTO, a_bTI).form == "triton":
+        from workbench.kernels.triton_products import domain_products
+
+        return domain_products(s_bTO, a_bTI, runs, domains)
     shape = (domains, s_bTO.shape[-1], a_bTI.shape[-1])
     parts_KOI = s_bTO.new_empty(shape, dtype=torch.promote_types(s_bTO.dtype, torch.float32))
     missing = set(range(domains))

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from workbench.core import ModelError
+from workbench.kernels.choice import choose
 
 LowRank = tuple[Tensor, Tensor]
 """U (O, r) and V (I, r) with P = U V^T."""
@@ -149,15 +150,28 @@ class _Slot:
 
     def add(self, a_BTI: Tensor, s_BTO: Tensor) -> None:
         sides = [side.to(a_BTI.dtype) for side in self._sides]
-        if len(sides) == 2:
-            product, other = s_BTO @ sides[0], a_BTI @ sides[1]
-        elif a_BTI.shape[-1] < s_BTO.shape[-1]:
-            product, other = s_BTO @ sides[0], a_BTI
-        else:
-            product, other = F.linear(a_BTI, sides[0]), s_BTO
         wide = self._sides[0].dtype
-        # In place: the product is ours alone, and fresh pages cost as much as the multiplication.
-        self.score = cast(Tensor, self.score) + product.to(wide).mul_(other).sum(dim=-1)
+        self.score = cast(Tensor, self.score) + contract(s_BTO, sides, a_BTI, wide)
+
+
+def contract(s_BTO: Tensor, sides: Sequence[Tensor], a_BTI: Tensor, wide: torch.dtype) -> Tensor:
+    """s^T P a of each token, in the type `wide`.
+
+    Args:
+        sides: P, (O, I), or its two factors, see `LowRank`.
+    """
+    if len(sides) == 2:
+        product, other = s_BTO @ sides[0], a_BTI @ sides[1]
+    elif choose("scores", s_BTO, sides[0], a_BTI).form == "triton":
+        from workbench.kernels.triton_products import contraction
+
+        return contraction(s_BTO, sides[0], a_BTI)
+    elif a_BTI.shape[-1] < s_BTO.shape[-1]:
+        product, other = s_BTO @ sides[0], a_BTI
+    else:
+        product, other = F.linear(a_BTI, sides[0]), s_BTO
+    # In place: the product is ours alone, and fresh pages cost as much as the multiplication.
+    return product.to(wide).mul_(other).sum(dim=-1)
 
 
 class _WatchedLinear(torch.autograd.Function):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from workbench.core import NumericsError
+from workbench.kernels.choice import choose
 
 PRODUCT_MIB = 16
 """Row gradients held at a time: enough to keep a device busy, little beside the factors."""
@@ -26,12 +27,22 @@ _MOMENT_BLOCKS, _LEAST_BLOCK = 4, 64
 """Blocks in which a symmetric product is made, 5/8 of its multiplications; their least width."""
 
 
-def token_moments(x_bTD: Tensor) -> Tensor:
-    """Sum over rows and tokens of x x^T, (D, D), float32 at least."""
+def token_moments(x_bTD: Tensor, weight_bT: Tensor | None = None) -> Tensor:
+    """Sum over rows and tokens of x x^T, (D, D), float32 at least.
+
+    Args:
+        weight_bT: of each token, not negative; 0 leaves a token out.
+    """
+    if choose("factors", x_bTD).form == "triton":
+        from workbench.kernels.triton_products import symmetric_product
+
+        return symmetric_product(x_bTD, weight_bT)
     x_ND = x_bTD.flatten(0, -2)
     x_ND = x_ND.to(torch.promote_types(x_ND.dtype, torch.float32))
+    if weight_bT is not None:
+        x_ND = x_ND * weight_bT.reshape(-1, 1).to(x_ND.dtype).sqrt()
     width = x_ND.shape[1]
-    # The lower blocks are the upper ones turned.  Measured on the CPU alone.
+    # The lower blocks are the upper ones turned.
     blocks = min(_MOMENT_BLOCKS, width // _LEAST_BLOCK) if x_ND.device.type == "cpu" else 1
     if blocks < 2:
         return x_ND.T @ x_ND
@@ -81,11 +92,12 @@ def add_row_squares(squares_OI: Tensor, a_bTI: Tensor, s_bTO: Tensor) -> None:
             squares_OI += product_bOI.square_().sum(dim=0)
 
 
-def reference_token_moments(x_bTD: Tensor) -> Tensor:
+def reference_token_moments(x_bTD: Tensor, weight_bT: Tensor | None = None) -> Tensor:
     """The slow truth of `token_moments`: one token at a time, in float64."""
     total_DD = x_bTD.new_zeros(x_bTD.shape[-1], x_bTD.shape[-1], dtype=torch.float64)
-    for x_D in x_bTD.double().flatten(0, -2):
-        total_DD += torch.outer(x_D, x_D)
+    weight_bT = torch.ones(x_bTD.shape[:-1]) if weight_bT is None else weight_bT
+    for x_D, weight in zip(x_bTD.double().flatten(0, -2), weight_bT.flatten(), strict=True):
+        total_DD += weight * torch.outer(x_D, x_D)
     return total_DD
 
 
