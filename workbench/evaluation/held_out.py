@@ -78,7 +78,7 @@ def _evaluator(
         rows = rows.to(device)
         labels_BT = rows[:, 1:]
         with (
-            torch.inference_mode(),
+            torch.no_grad(),  # shards gathered in inference mode could not be trained afterwards
             torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
         ):
             loss_B = model(rows[:, :-1], labels_BT)

@@ -43,8 +43,8 @@ def recompute_activations(model: Decoder, again: Context = nullcontext) -> None:
             remedy="set activation_checkpointing=False, and fewer micro_batch_rows if it is large",
         )
     contexts = functools.partial(_contexts, again)
-    model.model.gradient_checkpointing_enable(
-        gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": contexts}
+    model.model.activation_checkpointing_enable(
+        activation_checkpointing_kwargs={"use_reentrant": False, "context_fn": contexts}
     )
 
 
@@ -71,7 +71,7 @@ def shard(model: Decoder, *, device: str, dtype: torch.dtype | None) -> list[FSD
     for unit in units:
         fully_shard(unit, mesh=mesh, mp_policy=precision)
     register_fsdp_forward_method(model, "hidden")
-    sharded = [unit for unit in units if isinstance(unit, FSDPModule)]
+    sharded: list[FSDPModule] = [unit for unit in units if isinstance(unit, FSDPModule)]
     for unit in sharded:
         # The loss is divided by the rows of all ranks already.
         unit.set_gradient_divide_factor(1.0)

@@ -1,8 +1,19 @@
 """The loop that trains, and the handle of a run."""
 
 from workbench.training.device import stamp
+from workbench.training.downstream import evaluate_downstream
 from workbench.training.loop import Callback
 from workbench.training.rows import prepared_corpus
 from workbench.training.run import Run, open_run, resume, start, train
 
-__all__ = ["Callback", "Run", "open_run", "prepared_corpus", "resume", "stamp", "start", "train"]
+__all__ = [
+    "Callback",
+    "Run",
+    "evaluate_downstream",
+    "open_run",
+    "prepared_corpus",
+    "resume",
+    "stamp",
+    "start",
+    "train",
+]

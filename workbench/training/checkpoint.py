@@ -7,6 +7,8 @@ load(folder, state)                       # the newest one, into a state built f
 from __future__ import annotations
 
 import hashlib
+import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +19,77 @@ from workbench.core import AgentMixer, RunError
 from workbench.tracking import RunFolder
 from workbench.tracking.durable import aside_file
 from workbench.training.finished import STATE_FILE
+from workbench.training.ranks import Ranks
+from workbench.training.shards import FOLDER as SHARDS
+from workbench.training.shards import save_shards
 from workbench.training.state import TrainState
 
 DIGEST_FILE = "state.blake2b"
+SIZES_FILE = "shards.json"
 AGENT_FILE = "agent.pt"
 """The policy a run's mixer has learned, for `agent=` of another run's mixer."""
 
 
-def save(folder: RunFolder, state: TrainState, *, keep: int) -> None:
-    """Write the checkpoint of `state.step`, then remove all but the newest `keep`."""
-    with folder.aside(folder.checkpoint_path(state.step)) as path:
-        saved = {**state.state_dict(), "started_with": folder.config}
-        torch.save(saved, path / STATE_FILE)
-        (path / DIGEST_FILE).write_text(_digest(path / STATE_FILE))
-    if isinstance(state.mixer, AgentMixer):
-        with aside_file(folder.path / AGENT_FILE) as path:
-            torch.save(state.mixer.agent_state(), path)
+class Writing:
+    """A checkpoint whose shards are still being written; the run goes on meanwhile.
+
+    Killed before `finish`, there is no such checkpoint.
+    """
+
+    def __init__(self, folder: RunFolder, state: TrainState, keep: int):
+        assert state.spread.group is not None
+        self._folder, self._keep, self.step = folder, keep, state.step
+        self._stack = ExitStack()
+        ranks = Ranks.here()
+        path = None
+        if ranks.leads:
+            path = self._stack.enter_context(folder.aside(folder.checkpoint_path(state.step)))
+            _write_state(path, folder, state)
+        # The folder has its final name only when it is whole.
+        self._path = Path(ranks.everyone(path and str(path))[0])
+        self._shards = save_shards(
+            state.model, state.optimizer, self._path / SHARDS, state.spread.group
+        )
+
+    @property
+    def done(self) -> bool:
+        return self._shards.done()
+
+    def finish(self) -> None:
+        """Wait for the shards, and give the checkpoint its name."""
+        with self._stack:
+            self._shards.result()
+            if Ranks.here().leads:
+                sizes = {file.name: file.stat().st_size for file in (self._path / SHARDS).iterdir()}
+                (self._path / SIZES_FILE).write_text(json.dumps(sizes))
+        self._folder.append("checkpoint", self.step)
+        self._folder.keep_checkpoints(self._keep)
+
+
+def save(folder: RunFolder, state: TrainState, *, keep: int) -> Writing | None:
+    """Write the checkpoint of `state.step`, then remove all but the newest `keep`.
+
+    Returns:
+        What is still to be finished, where every rank writes its own part.
+    """
+    if state.spread.group is not None:
+        return Writing(folder, state, keep)
+    if Ranks.here().leads:
+        with folder.aside(folder.checkpoint_path(state.step)) as path:
+            _write_state(path, folder, state)
     folder.append("checkpoint", state.step)
     folder.keep_checkpoints(keep)
+    return None
+
+
+def _write_state(path: Path, folder: RunFolder, state: TrainState) -> None:
+    """What is no shard, and the learned policy by itself."""
+    saved = {**state.state_dict(), "started_with": folder.config}
+    torch.save(saved, path / STATE_FILE)
+    (path / DIGEST_FILE).write_text(_digest(path / STATE_FILE))
+    if isinstance(state.mixer, AgentMixer):
+        with aside_file(folder.path / AGENT_FILE) as agent:
+            torch.save(state.mixer.agent_state(), agent)
 
 
 def load(folder: RunFolder, *, content_hash: str, step: int | None = None) -> dict[str, Any] | None:
@@ -67,7 +122,26 @@ def load(folder: RunFolder, *, content_hash: str, step: int | None = None) -> di
         )
     saved = torch.load(path / STATE_FILE, weights_only=True, map_location="cpu")
     _check_belongs(folder, saved, content_hash)
+    if "model" not in saved:
+        _check_sizes(path, remedy)
+        saved["shards"] = str(path / SHARDS)
     return saved
+
+
+def _check_sizes(path: Path, remedy: str) -> None:
+    """Raise RunError for a shard that is missing or cut; their bytes are too many to be summed."""
+    try:
+        expected = json.loads((path / SIZES_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"the checkpoint {path} is not whole: {error}", remedy=remedy) from None
+    for name, size in expected.items():
+        file = path / SHARDS / name
+        found = file.stat().st_size if file.exists() else None
+        if found != size:
+            raise RunError(
+                f"{file} " + ("is missing" if found is None else f"has {found} of {size} bytes"),
+                remedy=remedy,
+            )
 
 
 def _check_belongs(folder: RunFolder, saved: dict[str, Any], content_hash: str) -> None:
@@ -102,7 +176,8 @@ def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[
 
 def check_same_config(folder: RunFolder, config: RunConfig) -> None:
     """Raise RunError naming what differs unless the run was started with `config`."""
-    differs = differences(folder.config, config.to_dict())
+    # A setting that is newer than the folder has its default there.
+    differs = differences(RunConfig(**folder.config).to_dict(), config.to_dict())
     if differs:
         raise RunError(
             f"{folder.path} holds a run of another config: {'; '.join(differs[:4])}",

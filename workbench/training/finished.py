@@ -14,6 +14,8 @@ from workbench.core import PolicyError
 from workbench.data import PreparedCorpus
 from workbench.models import Decoder, build_model
 from workbench.tracking import RunFolder
+from workbench.training.shards import FOLDER as SHARDS
+from workbench.training.shards import load_model_shards
 
 STATE_FILE = "state.pt"
 
@@ -37,14 +39,16 @@ def finished_model(path: str, corpus: PreparedCorpus, role: str) -> Decoder:
     steps = folder.checkpoints()
     if not steps:
         raise PolicyError(f"{role} '{path}' has no checkpoint", remedy="let it finish")
-    saved = torch.load(
-        folder.checkpoint_path(steps[-1]) / STATE_FILE, weights_only=True, map_location="cpu"
-    )
+    saved_in = folder.checkpoint_path(steps[-1])
+    saved = torch.load(saved_in / STATE_FILE, weights_only=True, map_location="cpu")
     model = build_model(
         RunConfig(**saved["config"]).model,
         vocab_size=corpus.vocab_size,
         context_tokens=corpus.context_tokens,
         seed=0,
     )
-    model.load_state_dict(saved["model"])
+    if "model" in saved:
+        model.load_state_dict(saved["model"])
+    else:
+        load_model_shards(model, saved_in / SHARDS)
     return model.eval()

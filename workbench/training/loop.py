@@ -13,9 +13,8 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Protocol
-
-import numpy as np
 
 from workbench.core import (
     Batch,
@@ -30,17 +29,15 @@ from workbench.tracking.interplay import Interplay
 from workbench.training import checkpoint
 from workbench.training.changes import check_change, plain_changes
 from workbench.training.checks import check_fits
-from workbench.training.controls import Controls
+from workbench.training.controls import Asked, Controls
 from workbench.training.cost import StepClock, StepCost, counted
+from workbench.training.messages import POOL_USED_UP, exhausted, reason_of
+from workbench.training.ranks import Ranks
 from workbench.training.record import REMEDY, Recorder, plain
 from workbench.training.state import TrainState
 from workbench.training.step import NonFiniteStep, Stepped, train_step
 from workbench.training.summary import summarise
 
-POOL_USED_UP = (
-    "every row of the pool was chosen once, or repeats one that was, so the last choice stays; "
-    "train fewer steps, select less often, or give the corpus more text (max_domain_mb)"
-)
 SELECTING_EVERY_SECONDS = 0.5
 """Least time between two events of the same stage of a selection."""
 
@@ -77,7 +74,9 @@ class Loop:
         self.callbacks = callbacks
         self.recorder = Recorder(folder, state.corpus)
         self._replay = sorted(replay, key=lambda event: event["step"])
+        self._ranks = Ranks.here()
         self._saved_step = state.step
+        self._writing: checkpoint.Writing | None = None
         self._evaluated_step: int | None = None
         self._warned: set[str] = set()
         rows_K = state.corpus.rows_K
@@ -130,9 +129,14 @@ class Loop:
         self._record(stepped, batch, mixture, {**clock.read(), **flops}, diagnostics)
         if state.step % training.record_every_steps == 0:
             self._flush()
+            self._ranks.require_same("the next batch", self._next_batch())
             self._warn_while(self._worries())
             if self.recorder.ledger_steps >= training.ledger_every_steps:
                 self.recorder.flush_ledger()
+
+    def _next_batch(self) -> Any:
+        """What decides it: ranks that disagree on this would train on different rows."""
+        return self.state.sampler.state_dict() if self._ranks.world > 1 else None
 
     def _record(
         self,
@@ -199,7 +203,7 @@ class Loop:
         told: dict[str, float] = {}
         selecting.relay.to = lambda event: self._watch(event, told)
         with counted() as operations:
-            choice = selecting.choose(state.step, state.model)
+            choice = selecting.choose(state.step, state.spread.whole())
         self._warn([selecting.shortfall] if selecting.shortfall else [])
         if choice is None:
             return False
@@ -259,8 +263,16 @@ class Loop:
         """A checkpoint, unless this step's is there already (step 0 starts from the config)."""
         if self._saved_step == self.state.step:
             return
-        checkpoint.save(self.folder, self.state, keep=self.state.config.training.keep_checkpoints)
+        self._finish_writing()
+        keep = self.state.config.training.keep_checkpoints
+        self._writing = checkpoint.save(self.folder, self.state, keep=keep)
         self._saved_step = self.state.step
+
+    def _finish_writing(self) -> None:
+        """Give the last checkpoint its name, which waits for the shards still being written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.finish()
 
     def _obey(self) -> bool:
         """Apply changes and pauses asked for; True when asked to stop."""
@@ -268,7 +280,7 @@ class Loop:
             changes = self._replay.pop(0)["changes"]
             self._interplay.restart()
             self.state.change(check_change(self.state.config, changes, self.state.corpus))
-        asked = self.controls.take()
+        asked = self._asked()
         for changes in asked.changes:
             self._change(changes)
         if asked.paused and not asked.stop:
@@ -276,12 +288,25 @@ class Loop:
             self.recorder.flush_ledger()
             self._emit("paused")
             while asked.paused and not asked.stop:
-                self.controls.wait_while_paused()
-                asked = self.controls.take()
+                if self._ranks.leads:
+                    self.controls.wait_while_paused()
+                asked = self._asked(always=True)
                 for changes in asked.changes:
                     self._change(changes)
             self._emit("unpaused")
         return asked.stop
+
+    def _asked(self, *, always: bool = False) -> Asked:
+        """What is asked of the leading rank; a stop of any.
+
+        Ranks must agree, which takes a message, so they look only where values are read anyway.
+        """
+        if self._ranks.world == 1:
+            return self.controls.take()
+        if not always and self.state.step % self.state.config.training.record_every_steps:
+            return Asked()
+        told = self._ranks.everyone(self.controls.take())
+        return replace(told[0], stop=any(asked.stop for asked in told))
 
     def _change(self, changes: dict[str, Any]) -> None:
         """Applied and recorded before the next step, so that a resume replays it at the same one.
@@ -299,10 +324,13 @@ class Loop:
     def _warn(self, messages: Iterable[str]) -> None:
         for message in messages:
             self._emit("warning", message=message)
-            warnings.warn(message, stacklevel=2)
+            if self._ranks.leads:
+                warnings.warn(message, stacklevel=2)
 
     def _flush(self) -> None:
         self._told(self.recorder.flush())
+        if self._writing is not None and self._writing.done:
+            self._finish_writing()
 
     def _emit(self, kind: str, **fields: Any) -> None:
         self._told(self.folder.append_many([{"kind": kind, "step": self.state.step, **fields}]))
@@ -317,8 +345,11 @@ class Loop:
     def _end(self, kind: str) -> None:
         self._evaluate()
         self._checkpoint()
-        self.folder.write_summary(summarise(self.folder, kind))
+        self._finish_writing()
+        if self._ranks.leads:
+            self.folder.write_summary(summarise(self.folder, kind))
         self._emit(kind)
+        self._ranks.wait()
 
     def _fail(self, error: BaseException) -> None:
         """Record why the run ended, as far as the disk still allows."""
@@ -327,30 +358,4 @@ class Loop:
             if isinstance(error, KeyboardInterrupt):
                 return
             self.recorder.flush_ledger()
-            known = isinstance(error, WorkbenchError)
-            self._emit(
-                "failed",
-                problem=error.problem if known else f"{type(error).__name__}: {error}",
-                remedy=error.remedy if known else f"workbench resume {self.folder.path}",
-            )
-
-
-def exhausted(domains: Sequence[str], epochs_K: np.ndarray, *, chosen: bool = False) -> list[str]:
-    """A line for each domain whose rows were all drawn at least once, twice, four times …
-
-    Args:
-        chosen: the rows are those that a selector chose.
-    """
-    more = "choose more (selection.share)" if chosen else "give it more text (max_domain_mb)"
-    return [
-        f"domain '{name}' is exhausted: every row was drawn {_times(epochs)}; lower its share"
-        + (" (mixture='natural' follows the choice)" if chosen else "")
-        + f", or {more}"
-        for name, epochs in zip(domains, epochs_K, strict=True)
-        if epochs >= 1
-    ]
-
-
-def _times(epochs: float) -> str:
-    count = 2 ** int(np.log2(epochs))
-    return "once" if count == 1 else f"{count} times"
+            self._emit("failed", **reason_of(error, self.folder.path, self._ranks))

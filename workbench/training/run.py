@@ -25,6 +25,7 @@ from workbench.config import RunConfig
 from workbench.core import RunError
 from workbench.data import PreparedCorpus, prepare
 from workbench.tracking import Ledger, RunFolder
+from workbench.tracking.mirror import RunMirror
 from workbench.training import checkpoint
 from workbench.training.changes import check_change
 from workbench.training.checks import check_fits, check_policies
@@ -33,7 +34,9 @@ from workbench.training.device import environment, keep_freed_memory, resolve
 from workbench.training.fork import fork
 from workbench.training.loop import Callback, Loop
 from workbench.training.matching import match
+from workbench.training.ranks import Ranks, join, take_device
 from workbench.training.rows import prepared_before
+from workbench.training.spread import check_world
 from workbench.training.state import TrainState, build_state
 
 WAIT_POLL_SECONDS = 0.2
@@ -244,13 +247,17 @@ def train(
     """
     check_policies(config)
     config = resolve(config)
+    ranks = join(config.training.device)
+    check_world(config.training, ranks.world)
     path = Path(out_dir) / config.name
-    if RunFolder.holds_run(path) and if_exists == "resume":
+    # As one rank sees it: the others may come when it has made the folder.
+    exists = ranks.everyone(RunFolder.holds_run(path))[0]
+    if exists and if_exists == "resume":
         folder = RunFolder.open(path)
         if config.training.match_run is not None:
             config = config.change(total_steps=folder.config["training"]["total_steps"])
         checkpoint.check_same_config(folder, config)
-        if folder.status() == "finished":
+        if ranks.everyone(folder.status())[0] == "finished":
             return Run(folder)
         return resume(
             path,
@@ -260,7 +267,7 @@ def train(
             background=background,
             announce=announce,
         )
-    if RunFolder.holds_run(path):
+    if exists:
         RunFolder.create(path, config={}, environment={})
     corpus = prepare(
         config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir, progress=progress
@@ -272,8 +279,11 @@ def train(
         config = match(state)
         check_fits(config, corpus)
         state = build_state(config, corpus)
-    stamp = environment(config, corpus)
-    run = Run(RunFolder.create(path, config=config.to_dict(), environment=stamp))
+    if ranks.leads:
+        stamp = environment(config, corpus)
+        RunFolder.create(path, config=config.to_dict(), environment=stamp)
+    ranks.wait()
+    run = Run(_opened(path, ranks))
     run._announces = announce
     with ExitStack() as stack:
         stack.enter_context(run.folder.lock())
@@ -310,17 +320,21 @@ def resume(
         RunError: another process is writing the run, the checkpoint is corrupt or belongs to
             another config or corpus.
     """
-    folder = RunFolder.open(path)
+    device = RunFolder.open(path).config["training"]["device"]
+    ranks = join(device)
+    folder = _opened(path, ranks)
     run = Run(folder)
     run._announces = announce
-    if folder.status() == "finished" and step is None and not changes:
+    if ranks.everyone(folder.status())[0] == "finished" and step is None and not changes:
         return run
     # Taken here, not in the thread, so that a second writer is an error of this call, and before
     # anything is read, because taking it repairs what a killed writer left.
     with ExitStack() as stack:
         stack.enter_context(folder.lock())
+        ranks.wait()
         config = resolve(RunConfig(**folder.config))
         check_policies(config)
+        check_world(config.training, ranks.world)
         corpus = prepared_before(folder, cache_dir) or prepare(
             config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir, progress=progress
         )
@@ -341,6 +355,11 @@ def resume(
             folder.append("resumed", state.step, superseded=listed)
 
         return _launch(run, state, begin, replay, callbacks, stack.pop_all(), background=background)
+
+
+def _opened(path: str | Path, ranks: Ranks) -> RunFolder:
+    """The folder for the one rank that writes it, or what the others see of it."""
+    return RunFolder.open(path) if ranks.leads else RunMirror.open(path)
 
 
 def open_run(path: str | Path) -> Run:
@@ -369,7 +388,9 @@ def _launch(
             keep_freed_memory()
             if state.config.training.threads:
                 torch.set_num_threads(state.config.training.threads)
+            take_device(state.config.training.device)
             begin()
+            Ranks.here().wait()
             Loop(state, run.folder, controls, callbacks, replay=replay).run()
 
     return run._train(work, background=background)

@@ -12,7 +12,6 @@ Shapes: b rows of this rank, T tokens.
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,7 +27,8 @@ from workbench.training.ranks import Ranks
 class Spread:
     """The whole model on a single rank."""
 
-    sharded = False
+    group: dist.ProcessGroup | None = None
+    """For writing shards, where there are any, beside the messages of the steps."""
 
     def __init__(self, model: Decoder):
         self.model = model
@@ -90,13 +90,14 @@ class Replicated(Spread):
 class Sharded(Spread):
     """A part of every parameter, gradient and optimiser state on each rank."""
 
-    sharded = True
-
     def __init__(self, model: Decoder, *, device: str, dtype: torch.dtype | None):
         # Its copy takes the whole parameters when a selector asks for them.
         self._empty = copy.deepcopy(model).to("meta")
         super().__init__(model)
         self._units = shard(model, device=device, dtype=dtype)
+        group = dist.new_group(backend="gloo")
+        assert isinstance(group, dist.ProcessGroup)
+        self.group = group
 
     def expect(self, *, last: bool) -> None:
         self._units[-1].set_requires_gradient_sync(last)

@@ -7,6 +7,7 @@ state.load_state_dict(saved)          # continues to the bit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from workbench.training.checks import build_mixer, build_reweighter
 from workbench.training.excess import ExcessLoss
 from workbench.training.optimizer import apply_settings, build_optimizer
 from workbench.training.selecting import Choice, Selecting, build_selecting
+from workbench.training.shards import load_shards, load_whole
 from workbench.training.signals import Signals
 from workbench.training.spread import Spread, spread_out
 
@@ -107,12 +109,16 @@ class TrainState:
         return bool(self.spread.finite())
 
     def state_dict(self) -> dict[str, Any]:
+        """All of it, without the model and the optimiser where they lie in shards."""
+        weights: dict[str, Any] = {}
+        if self.spread.group is None:
+            weights["model"] = self.model.state_dict()
+            weights["optimizer"] = self.optimizer.state_dict()
         return {
+            **weights,
             "step": self.step,
             "config": self.config.to_dict(),
             "content_hash": self.corpus.content_hash,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "sampler": self.sampler.state_dict(),
             "mixer": {"policy": self.config.mixer.name, "state": self.mixer.state_dict()},
             "reweighter": {
@@ -126,8 +132,7 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.change(RunConfig(**state["config"]), carry=False)
         self.step = state["step"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self._load_weights(state)
         if self.selecting is not None:
             self.selecting.load_state_dict(state["selecting"])
             if self.selecting.choice is not None:
@@ -136,6 +141,16 @@ class TrainState:
         self.mixer.load_state_dict(state["mixer"]["state"])
         self.reweighter.load_state_dict(state["reweighter"]["state"])
         self.streams.load_state_dict(state["streams"])
+
+    def _load_weights(self, state: dict[str, Any]) -> None:
+        """From a whole state, or from the folder of shards that it names; into either layout."""
+        if "shards" in state:
+            load_shards(self.model, self.optimizer, Path(state["shards"]))
+        elif self.spread.group is not None:
+            load_whole(self.model, self.optimizer, state["model"], state["optimizer"])
+        else:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
 
 
 def _carry(old: Any, new: Any, name: str) -> None:

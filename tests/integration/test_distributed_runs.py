@@ -1,0 +1,162 @@
+"""Whole runs on two ranks: replicas and shards decide as one process does, and resume anywhere."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.integration.runs_driver import Accident
+from workbench.config import Policy
+from workbench.training import open_run, resume, train
+
+STEPS, SAVED_AT, BREAKS_AT = 10, 5, 7
+LAYOUTS = ("ddp", "fsdp")
+
+
+def drive(jobs, folder, cache_dir, world=2):
+    """Let ranks do the jobs; what the driver printed and returned."""
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    driver = Path(__file__).with_name("runs_driver.py")
+    return subprocess.run(
+        [sys.executable, driver, folder / "jobs.json", cache_dir, folder, str(world)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+    )
+
+
+@pytest.fixture(scope="module")
+def config(nano_config):
+    """All three policies; the selector chooses in the middle, from influence."""
+    return nano_config.change(
+        total_steps=STEPS,
+        checkpoint_every_steps=SAVED_AT,
+        evaluate_every_steps=SAVED_AT,
+        record_every_steps=1,
+        keep_checkpoints=5,
+        selector=Policy("quad", clusters=6, trust="off", factor_rows=16),
+        selection={"share": 0.3, "first_step": 4, "reference_rows": 12},
+        mixer=Policy("acodm", tracked_layers=1),
+        reweighter="linupper",
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(config, nano_corpus, cache_dir, tmp_path_factory):
+    """The same run on one process."""
+    out = tmp_path_factory.mktemp("alone")
+    return train(config.replace(name="alone"), out, cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="module")
+def broken_alone(config, nano_corpus, cache_dir, tmp_path_factory):
+    """One process that broke after a checkpoint."""
+    out = tmp_path_factory.mktemp("broken")
+    config = config.change(parallel="fsdp").replace(name="broken_alone")
+    with pytest.raises(RuntimeError, match="broken by the test"):
+        train(config, out, cache_dir=cache_dir, callbacks=[Accident(0, breaks=BREAKS_AT)])
+    return out / "broken_alone"
+
+
+@pytest.fixture(scope="module")
+def runs(config, broken_alone, cache_dir, tmp_path_factory):
+    """What two ranks left behind, by name."""
+    folder = tmp_path_factory.mktemp("ranks")
+    fsdp = config.change(parallel="fsdp", activation_checkpointing=True)
+    more = folder / "one_to_two"
+    shutil.copytree(broken_alone, more)
+    jobs = [
+        {"config": config.replace(name="ddp").to_dict()},
+        {"config": fsdp.replace(name="fsdp").to_dict()},
+        {"config": fsdp.replace(name="two_to_one").to_dict(), "breaks": BREAKS_AT},
+        {"config": fsdp.replace(name="two_to_two").to_dict(), "breaks": BREAKS_AT},
+        {"resume": str(folder / "two_to_two")},
+        {"resume": str(more)},
+    ]
+    done = drive(jobs, folder, cache_dir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    resume(folder / "two_to_one", cache_dir=cache_dir)
+    return {path.parent.name: open_run(path.parent) for path in folder.glob("*/events.jsonl")}
+
+
+def decisions(run):
+    """Which rows were trained, in order."""
+    return run.ledger.sql("select step, sample_id, domain from ledger").to_dict("list")
+
+
+def assert_same_training(run, other):
+    """Sums over ranks are made in another order, which the optimiser's division makes larger."""
+    assert run.status() == other.status() == "finished"
+    assert decisions(run) == decisions(other)
+    for name in ("loss", "weight"):
+        ours, theirs = (r.ledger.sql(f"select {name} from ledger")[name] for r in (run, other))
+        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=2e-3)
+    for ours, theirs in zip(run.events("step"), other.events("step"), strict=True):
+        assert ours["mixture"] == pytest.approx(theirs["mixture"], abs=1e-4)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=2e-3)
+    held_out = [r.events("held_out")[-1]["mean_nats"] for r in (run, other)]
+    assert held_out[0] == pytest.approx(held_out[1], abs=2e-3)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_ranks_choose_mix_and_weigh_as_one_process_does(runs, alone, layout):
+    assert_same_training(runs[layout], alone)
+    chosen = [run.folder.selection().frame("selected") for run in (runs[layout], alone)]
+    assert set(chosen[0]["sample_id"]) == set(chosen[1]["sample_id"]) and len(chosen[0]) > 20
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_one_rank_writes_the_folder(runs, alone, layout):
+    kinds = [[event["kind"] for event in run.events()] for run in (runs[layout], alone)]
+    for kind in ("step", "held_out", "selected", "started", "finished", "warning"):
+        assert kinds[0].count(kind) == kinds[1].count(kind), kind
+    assert runs[layout].summary()["tokens"] == alone.summary()["tokens"]
+
+
+@pytest.mark.parametrize("name", ["two_to_one", "one_to_two", "two_to_two"])
+def test_a_run_resumes_on_more_or_fewer_ranks(runs, alone, name):
+    assert runs[name].events("resumed")[0]["step"] == SAVED_AT
+    assert_same_training(runs[name], alone)
+
+
+def test_on_as_many_ranks_a_run_resumes_to_the_bit(runs):
+    for column in ("loss", "weight", "influence"):
+        query = f"select {column} from ledger"
+        ours, theirs = (runs[n].ledger.sql(query)[column] for n in ("two_to_two", "fsdp"))
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_cut_shard_is_found_before_anything_is_trained(runs, cache_dir, tmp_path):
+    from workbench.core import RunError
+
+    copy = tmp_path / "cut"
+    shutil.copytree(runs["fsdp"].path, copy)
+    shard = next((copy / "checkpoints" / f"step_{STEPS:09d}" / "shards").glob("*.distcp"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(RunError, match=f"{shard.name} has .* of .* bytes") as error:
+        resume(copy, step=STEPS, cache_dir=cache_dir)
+    assert f"--step {SAVED_AT}" in error.value.remedy
+
+
+def test_a_rank_that_dies_ends_the_run_with_a_reason_and_it_resumes(
+    config, alone, cache_dir, tmp_path
+):
+    jobs = [
+        {
+            "config": config.replace(name="died").to_dict(),
+            "dies": {"rank": 1, "step": BREAKS_AT},
+        }
+    ]
+    done = drive(jobs, tmp_path, cache_dir)
+    assert done.returncode == 1
+    run = open_run(tmp_path / "died")
+    failed = run.events("failed")[0]
+    assert "another of the 2 ranks ended" in failed["problem"]
+    assert "workbench resume" in failed["remedy"]
+    assert_same_training(resume(run.path, cache_dir=cache_dir), alone)

@@ -1,0 +1,302 @@
+"""What a run will need before it starts: memory by part on each device, time, tokens, disk.
+
+    found = plan(config, corpus_domains=7, devices=8, device="cuda")
+    print(found)
+    check_fits_device(config, found)       # ConfigError with the numbers and the remedies
+
+The model is never made: its shape is enough.  What a selector computes has a planner of its own
+(`influence.planner`), and its time is not in these numbers.
+Shapes: K domains, T tokens.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from workbench.config import RunConfig
+from workbench.core import MIXERS, ConfigError, MixingTask, ReferenceMixer, Signal, TrackingMixer
+from workbench.kernels.chunked import CHUNK_MIB
+from workbench.kernels.memory import free_mib
+from workbench.kernels.sample_loss import FULL_LOGITS_MIB
+from workbench.models.footprint import MIB, Footprint, footprint
+from workbench.training.device import resolve
+from workbench.training.spread import check_world
+
+FLOAT_BYTES = 4
+MOMENTS = 2
+"""Numbers that AdamW keeps of each parameter."""
+REACHED_SHARE = 0.4
+"""Of the rate of large matrix products, what a training step is assumed to reach."""
+UNKNOWN_VOCAB = 50_257
+"""Stands in for a tokenizer that is not read for a plan: GPT-2's size."""
+_PRODUCT_WIDTH = {"cpu": 1024, "cuda": 8192}
+_PRODUCT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Memory of one device in MiB, and what the whole run takes.
+
+    activations_mib: of one forward pass, with what `activation_checkpointing` says; loss_mib: of
+    logits, as many as exist at a time; copies_mib: weights converted to bfloat16, and with fsdp
+    weights gathered; policies_mib: what a mixer keeps on the device; peak_mib: of what exists at
+    the same time, less than their sum where gradients take the place of activations; free_mib: of
+    the device.
+    tokens, flops, seconds: of all steps and evaluations; disk_mib: of checkpoints.
+    """
+
+    device: str
+    devices: int
+    parallel: str
+    parameters: int
+    parameters_mib: float
+    gradients_mib: float
+    optimizer_mib: float
+    activations_mib: float
+    loss_mib: float
+    copies_mib: float
+    policies_mib: float
+    peak_mib: float
+    free_mib: float
+    tokens: int
+    flops: float
+    flops_per_second: float
+    seconds: float
+    disk_mib: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return self.peak_mib <= self.free_mib
+
+    def rows(self) -> list[dict[str, float | str]]:
+        """A table of the memory of one device."""
+        parts = ("parameters", "gradients", "optimizer", "activations", "loss", "copies")
+        shown = {part: getattr(self, f"{part}_mib") for part in (*parts, "policies", "peak")}
+        return [{"part": part, "mib": round(value, 1)} for part, value in shown.items()]
+
+    def __str__(self) -> str:
+        spread = f"{self.devices} × {self.device}" + (
+            f" ({self.parallel})" if self.devices > 1 else ""
+        )
+        return (
+            f"{self.parameters / 1e6:,.1f} M parameters on {spread}: {self.peak_mib:,.0f} MiB at "
+            f"the peak of each, {self.free_mib:,.0f} free; {self.tokens / 1e9:,.3g} B tokens, "
+            f"{self.flops:.2g} operations, {_duration(self.seconds)} at "
+            f"{self.flops_per_second:.2g} a second and device; {self.disk_mib:,.0f} MiB of "
+            "checkpoints"
+        )
+
+
+def plan(
+    config: RunConfig,
+    *,
+    corpus_domains: int = 1,
+    devices: int = 1,
+    device: str | None = None,
+    flops_per_second: float | None = None,
+    vocab_size: int | None = None,
+) -> RunPlan:
+    """Plan a run without preparing its text.
+
+    Args:
+        corpus_domains: K, for the mixer's signals and the evaluations.
+        devices: ranks of `torchrun`, each with a device of its own; CPU ranks share one memory.
+        device: such as "cuda" to plan for; that of the config when None.
+        flops_per_second: that training reaches on one device; a share of what a short matrix
+            product reaches there when None.
+        vocab_size: of the tokenizer, where it is not `bpe` and the model takes its size from it.
+    Raises:
+        ConfigError: unknown model or device, ranks that the batch cannot be dealt to.
+    """
+    config = resolve(config if device is None else config.change(device=device))
+    check_world(config.training, devices)
+    notes: list[str] = []
+    shape = _shape(config, vocab_size, notes)
+    memory = _memory(config, shape, devices, corpus_domains, notes)
+    tokens, flops = _work(config, shape, corpus_domains)
+    if flops_per_second is None:
+        rate = product_rate(config.training.device, config.training.precision)
+        flops_per_second = REACHED_SHARE * rate
+        notes.append(f"time: {REACHED_SHARE:.0%} of the measured {rate:.2g} operations a second")
+    kept = (1 + MOMENTS) * shape.parameters * FLOAT_BYTES / MIB
+    sharing = _sharing(config, devices)
+    return RunPlan(
+        device=config.training.device,
+        devices=devices,
+        parallel=config.training.parallel,
+        parameters=shape.parameters,
+        **memory,
+        free_mib=free_mib(config.training.device) / sharing,
+        tokens=tokens,
+        flops=flops,
+        flops_per_second=flops_per_second,
+        seconds=flops / flops_per_second / devices * sharing,
+        # The new one is written before the oldest is removed.
+        disk_mib=kept * (config.training.keep_checkpoints + 1),
+        notes=tuple(notes),
+    )
+
+
+def check_fits_device(config: RunConfig, planned: RunPlan) -> None:
+    """Raise ConfigError, with the numbers and what would help, where the plan does not fit."""
+    if planned.fits:
+        return
+    training, remedies = config.training, []
+    rows = training.micro_batch_rows or math.ceil(training.batch_rows / planned.devices)
+    if rows > 1:
+        remedies.append(f"set micro_batch_rows below {rows}")
+    if not training.activation_checkpointing:
+        remedies.append("activation_checkpointing=True")
+    if planned.devices > 1 and training.parallel != "fsdp":
+        remedies.append("parallel='fsdp'")
+    remedies.append("use more devices with parallel='fsdp', or a smaller model")
+    largest = sorted(planned.rows()[:-1], key=lambda row: -float(row["mib"]))[:3]
+    told = ", ".join(f"{row['part']} {float(row['mib']):,.0f}" for row in largest)
+    raise ConfigError(
+        f"'{config.model.name}' needs {planned.peak_mib:,.0f} MiB on each of {planned.devices} × "
+        f"{planned.device}, of which {planned.free_mib:,.0f} are free (most: {told})",
+        remedy="; ".join(remedies),
+    )
+
+
+def product_rate(device: str, precision: str) -> float:
+    """Operations a second of a large matrix product, measured for a fifth of a second."""
+    kind = torch.device(device).type
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    width = _PRODUCT_WIDTH.get(kind, 1024)
+    left = torch.ones(width, width, device=device, dtype=dtype)
+    out = left @ left
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < _PRODUCT_SECONDS:
+        torch.mm(left, left, out=out)
+        # Waiting for one number keeps the queue of a GPU as short as the clock believes.
+        out[0, 0].item()
+        count += 1
+    return 2.0 * width**3 * count / (time.perf_counter() - began)
+
+
+def _shape(config: RunConfig, vocab_size: int | None, notes: list[str]) -> Footprint:
+    if vocab_size is None:
+        trained = config.tokenizer.name == "bpe"
+        vocab_size = config.tokenizer.vocab_size if trained else _published_vocab(config)
+        if vocab_size is None:
+            vocab_size = UNKNOWN_VOCAB
+            notes.append(f"the tokenizer is taken to have {UNKNOWN_VOCAB:,} entries")
+    return footprint(
+        config.model,
+        vocab_size=vocab_size,
+        context_tokens=config.rows.context_tokens,
+        precision=config.training.precision,
+    )
+
+
+def _published_vocab(config: RunConfig) -> int | None:
+    """Of a model that has its own vocabulary, whatever the tokenizer; None for another."""
+    from workbench.models.paper_presets import PAPER_PRESETS
+
+    if config.model.name not in PAPER_PRESETS:
+        return None
+    fields = PAPER_PRESETS[config.model.name](1, config.rows.context_tokens)
+    return {**fields, **config.model.overrides}["vocab_size"]
+
+
+def _memory(
+    config: RunConfig, shape: Footprint, devices: int, domains: int, notes: list[str]
+) -> dict[str, float]:
+    training = config.training
+    sharded = devices > 1 and training.parallel == "fsdp"
+    whole = shape.parameters * FLOAT_BYTES / MIB
+    own = whole / devices if sharded else whole
+    rank_rows = math.ceil(training.batch_rows / devices)
+    rows = min(training.micro_batch_rows or rank_rows, rank_rows)
+    accumulates = rows < rank_rows
+    kept = shape.row.recomputed_mib if training.activation_checkpointing else shape.row.kept_mib
+    logits = FLOAT_BYTES * rows * config.rows.context_tokens * shape.vocab_size / MIB
+    parts = {
+        "parameters_mib": own,
+        # A shard's gradients are whole until the last micro-batch, when ranks exchange them.
+        "gradients_mib": whole if accumulates else own,
+        "optimizer_mib": MOMENTS * own,
+        "activations_mib": rows * kept,
+        "loss_mib": 3 * (logits if logits <= FULL_LOGITS_MIB else CHUNK_MIB),
+        "copies_mib": _copies(config, shape, sharded),
+        "policies_mib": _policies(config, shape, domains, split=accumulates or devices > 1),
+    }
+    if config.selector is not None:
+        notes.append(f"selector '{config.selector.name}' plans its own memory and time")
+    moving = parts["activations_mib"] + parts["loss_mib"] + parts["copies_mib"]
+    if training.activation_checkpointing:
+        # Logits are gone before the first block is computed again.
+        moving -= min(parts["loss_mib"], rows * max(shape.row.blocks))
+    # Without accumulation on one device, gradients take the place of activations as they are made;
+    # the head's comes first.
+    together = accumulates or devices > 1
+    head = shape.outside_blocks * FLOAT_BYTES / MIB
+    gradients = parts["gradients_mib"]
+    held = parts["parameters_mib"] + parts["optimizer_mib"] + parts["policies_mib"]
+    peak = held + (moving + gradients if together else max(moving + head, gradients))
+    return {**parts, "peak_mib": peak}
+
+
+def _copies(config: RunConfig, shape: Footprint, sharded: bool) -> float:
+    """Weights in another form than the one that is kept."""
+    if not sharded:
+        return shape.fixed_mib
+    on_cuda = torch.device(config.training.device).type == "cuda"
+    width = 2 if on_cuda and config.training.precision == "bfloat16" else FLOAT_BYTES
+    # The next block is gathered while one is at work; the embeddings stay.
+    return width * (2 * shape.largest_block + shape.outside_blocks) / MIB
+
+
+def _policies(config: RunConfig, shape: Footprint, domains: int, *, split: bool) -> float:
+    """Gradients by domain, which are kept where a step is split, and a reference model."""
+    training = config.training
+    MIXERS.check(config.mixer.name, config.mixer.options)
+    if config.mixer.name == "static":
+        return 0.0
+    names = tuple(f"domain {number}" for number in range(max(2, domains)))
+    task = MixingTask(
+        names,
+        np.full(len(names), 10**6),
+        batch_rows=training.batch_rows,
+        total_steps=training.total_steps,
+    )
+    mixer = MIXERS.build(config.mixer.name, task, **config.mixer.options)
+    found = 0.0
+    if isinstance(mixer, ReferenceMixer):
+        found += shape.parameters * FLOAT_BYTES / MIB
+    if isinstance(mixer, TrackingMixer) and Signal.DOMAIN_GRADIENTS in mixer.needs:
+        tracking = mixer.tracking
+        if tracking.projection_width is None:
+            layers = shape.down_projections[-tracking.layers :]
+            found += len(names) * (sum(layers) if split else max(layers)) * FLOAT_BYTES / MIB
+    return found
+
+
+def _work(config: RunConfig, shape: Footprint, domains: int) -> tuple[int, float]:
+    """Tokens that are trained on; operations of steps and evaluations."""
+    training, context = config.training, config.rows.context_tokens
+    tokens = training.total_steps * training.batch_rows * context
+    again = 4 / 3 if training.activation_checkpointing else 1.0
+    evaluations = training.total_steps // training.evaluate_every_steps + 1
+    evaluated = evaluations * domains * training.held_out_rows * context
+    return tokens, shape.flops_per_token * (tokens * again + evaluated / 3)
+
+
+def _sharing(config: RunConfig, devices: int) -> int:
+    """Ranks that share one memory and one set of cores: all of them on a CPU."""
+    return devices if torch.device(config.training.device).type == "cpu" else 1
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * 86_400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86_400:,.1f} days"
