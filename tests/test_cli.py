@@ -21,7 +21,8 @@ from workbench.core import ConfigError, WorkbenchError
 from workbench.tracking import RunFolder
 
 COMMANDS = (
-    *("demo", "prepare", "train", "resume", "fork", "mixture", "sweep", "runs", "report", "doctor"),
+    *("demo", "prepare", "train", "resume", "fork", "mixture", "sweep"),
+    *("evaluate", "runs", "report", "doctor"),
 )
 TINY = (
     *("--corpus", "planted", "--set", "max_domain_mb=0.1", "--set", "vocab_size=400"),

@@ -24,6 +24,7 @@ _HOME = {
     "start": "workbench.training",
     "resume": "workbench.training",
     "open_run": "workbench.training",
+    "evaluate_downstream": "workbench.training",
     "stamp": "workbench.training",
 }
 _ROOMS = (

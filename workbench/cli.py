@@ -8,6 +8,8 @@ Rooms are imported inside the commands, so that `workbench --help` answers at on
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from contextlib import AbstractContextManager
@@ -19,17 +21,18 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from workbench.core import RunError, WorkbenchError
+from workbench.core import WorkbenchError
 
 if TYPE_CHECKING:
     from workbench.batch.notebook import Progress
     from workbench.config import RunConfig
-    from workbench.tracking import RunFolder
     from workbench.training import Run
     from workbench.training.loop import Callback
 
 # Without a terminal there is no width to fit, and folded cells are hard to search.
-console = Console(width=None if sys.stdout.isatty() else 160)
+# Under torchrun one rank speaks for all; what goes wrong, each says for itself.
+_quiet = os.environ.get("RANK", "0") != "0"
+console = Console(width=None if sys.stdout.isatty() else 160, quiet=_quiet)
 _errors = Console(stderr=True)
 # What fits into 80 columns; the notebook and the manifest have the rest.
 _OVERVIEW = (
@@ -109,6 +112,7 @@ def demo(
 def prepare(corpus: Corpus = None, config: ConfigFile = None, changes: Settings = None) -> None:
     """Turn a corpus into rows, train its tokenizer, and show what is in it."""
     from workbench import data
+    from workbench.batch.terminal import print_notes
 
     settings = _settings(config, changes, corpus=corpus)
     with _bar() as progress:
@@ -117,7 +121,7 @@ def prepare(corpus: Corpus = None, config: ConfigFile = None, changes: Settings 
         )
     rows = [{name: row[name] for name in _OVERVIEW} for row in prepared.overview()]
     _print_table(rows, title=f"corpus {prepared.content_hash[:12]}")
-    _print_notes(prepared.notes(), prepared.path / "manifest.json")
+    print_notes(console, prepared.notes(), prepared.path / "manifest.json")
     console.print("prepared in", _shown(prepared.path), soft_wrap=True)
 
 
@@ -137,6 +141,7 @@ def train(
 ) -> None:
     """Train a model into a run folder; Ctrl-C stops with a checkpoint."""
     from workbench import training
+    from workbench.batch.terminal import print_notes
 
     policies = {"reweighter": reweighter, "mixer": mixer, "selector": selector}
     settings = _settings(
@@ -145,7 +150,7 @@ def train(
     since, callbacks = time.time(), _sinks(sink, out / settings.name)
     with _bar() as progress:
         run = training.start(settings, out, callbacks=callbacks, progress=progress, announce=False)
-    _print_notes(run.folder.environment["corpus_notes"], run.path / "config.json")
+    print_notes(console, run.folder.environment["corpus_notes"], run.path / "config.json")
     _follow(run, since)
 
 
@@ -264,12 +269,39 @@ def sweep(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: workbench evaluate runs/run --tasks piqa,sciq --limit 200")
+def evaluate(
+    path: Annotated[Path, typer.Argument(help="A run folder; it may still be training.")],
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="Such as piqa,mmlu_5shot or a YAML file; the papers' without code."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Documents of each task at most.")] = None,
+    step: Annotated[int | None, typer.Option(help="Of the checkpoint; newest.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder with copies of datasets.")] = None,
+    execute_code: Annotated[
+        bool, typer.Option("--execute-code", help="HumanEval: execute what the model wrote.")
+    ] = False,
+) -> None:
+    """Evaluate a checkpoint on downstream tasks; results go into the run's folder."""
+    from workbench import training
+    from workbench.tracking import downstream
+
+    options: dict[str, Any] = {"limit": limit, "step": step, "data": data}
+    if tasks:
+        options["tasks"] = tasks.split(",")
+    with _bar() as progress:
+        options |= {"execute_code": execute_code, "progress": progress}
+        records = training.evaluate_downstream(path, **options)
+    _print_table(downstream.rows(list(records.values())), title=str(path))
+
+
 @app.command(epilog="Example: workbench runs out")
 def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
     """List the runs at or below a folder."""
-    from workbench.batch.terminal import run_row
+    from workbench.batch.terminal import run_row, runs_below
 
-    _print_table([run_row(run) for run in _find([folder])], title=str(folder))
+    _print_table([run_row(run) for run in runs_below([folder], _errors)], title=str(folder))
 
 
 @app.command(epilog="Example: workbench report runs --out report.html --baseline uniform")
@@ -281,9 +313,11 @@ def report(
 ) -> None:
     """Write one self-contained HTML file: settings, figures, verdicts."""
     from workbench import batch
+    from workbench.batch.terminal import runs_below
 
+    runs, options = runs_below(paths, _errors), {"title": title, "baseline": baseline}
     with _bar() as progress:
-        written = batch.report(_find(paths), out, title=title, baseline=baseline, progress=progress)
+        written = batch.report(runs, out, progress=progress, **options)
     console.print("report", _shown(written), soft_wrap=True)
 
 
@@ -336,9 +370,10 @@ def _bar() -> AbstractContextManager[Progress]:
 
 
 def _follow(run: Run, since: float) -> None:
-    """Show what a run writes until it ends; the first Ctrl-C stops it with a checkpoint."""
+    """Show what a run writes until it ends; Ctrl-C or SIGTERM stops it with a checkpoint."""
     from workbench.batch.terminal import follow, run_row
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         follow(run, console, since=since)
     except KeyboardInterrupt:
@@ -352,43 +387,10 @@ def _follow(run: Run, since: float) -> None:
         console.print(f"continue with: workbench resume {run.path}", soft_wrap=True)
 
 
-def _find(paths: list[Path]) -> list[RunFolder]:
-    from workbench.tracking import find_runs
-
-    def left_out(path: Path, error: RunError) -> None:
-        _errors.print(f"[yellow]left out[/yellow] {escape(f'{path}: {error}')}", soft_wrap=True)
-
-    found = [run for path in paths for run in find_runs(path, unreadable=left_out)]
-    if not found:
-        raise RunError(
-            f"no run in {', '.join(map(str, paths))}", remedy="make one with: workbench train"
-        )
-    return list({run.path.resolve(): run for run in found}.values())
-
-
-def _print_notes(notes: list[str], source: Path, *, limit: int = 3) -> None:
-    for note in notes[:limit]:
-        console.print(f"[dim]note[/dim] {escape(note)}", soft_wrap=True)
-    if len(notes) > limit:
-        console.print(f"[dim]note[/dim] and {len(notes) - limit} more:", _shown(source))
-
-
 def _print_table(rows: list[dict[str, Any]], *, title: str) -> None:
-    from rich import box
-    from rich.table import Table
+    from workbench.batch.terminal import print_table
 
-    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in rows[0] if rows else ():
-        numeric = all(isinstance(row[name], (int, float)) for row in rows)
-        justify = "right" if numeric else "left"
-        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(_cell(value)) for value in row.values()))
-    console.print(table)
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    print_table(console, rows, title=title)
 
 
 def _shown(path: Path) -> str:

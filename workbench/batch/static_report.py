@@ -80,6 +80,7 @@ def report(
         page.section("Runs", _runs(groups)),
         page.section("Settings", *_settings(groups)),
         *_figures(groups, progress or _silent),
+        *_downstream(everyone),
         page.section("Corpus", *_corpus(everyone, corpus_overview)),
         page.section("Events", _events(everyone)),
         page.section("Environment", _environment(everyone)),
@@ -204,6 +205,28 @@ def _figures(groups: Groups, progress: Progress) -> list[str]:
 
 def _is_weighted(run: RunFolder) -> bool:
     return any(event["max_weight"] > 1 + 1e-6 for event in run.events("step"))
+
+
+def _downstream(runs: list[RunFolder]) -> list[str]:
+    """What runs were tested on beside their own text; nothing where none was."""
+    from workbench.tracking import downstream
+
+    rows = [
+        {"run": run.path.name, **row}
+        for run in runs
+        for row in downstream.rows(downstream.read(run.path))
+    ]
+    if not rows:
+        return []
+    caption = (
+        "Value of each metric with its 95 % interval over documents, and the level of guessing"
+    )
+    note = (
+        "Near chance: guessing does as well, whatever the value. Requests are cut on their left "
+        "where a prompt is longer than the model's rows."
+    )
+    drawn = [page.table(rows, caption=caption), page.paragraph(note, quiet=True)]
+    return [page.section("Downstream tasks", *drawn)]
 
 
 def _corpus(runs: list[RunFolder], overview: Sequence[Mapping[str, Any]]) -> list[str]:

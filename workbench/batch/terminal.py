@@ -9,9 +9,12 @@ follow(run, Console())                    # a bar, and a line for what is worth 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from workbench.core import RunError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,6 +61,37 @@ def _line_printer(console: Console) -> Progress:
             console.print(count + what, markup=False, highlight=False)
 
     return tell
+
+
+def print_notes(console: Console, notes: Sequence[str], source: Path, *, limit: int = 3) -> None:
+    """The first notes, and how many more the file `source` has."""
+    from rich.markup import escape
+
+    for note in notes[:limit]:
+        console.print(f"[dim]note[/dim] {escape(note)}", soft_wrap=True)
+    if len(notes) > limit:
+        more = f"and {len(notes) - limit} more: [cyan]{escape(str(source))}[/cyan]"
+        console.print(f"[dim]note[/dim] {more}", soft_wrap=True)
+
+
+def print_table(console: Console, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
+    """Rows under the keys of the first; numbers align to the right."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in rows[0] if rows else ():
+        numeric = all(isinstance(row[name], (int, float)) for row in rows)
+        justify = "right" if numeric else "left"
+        table.add_column(name.replace("_", " "), justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    return "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def follow(run: Run, console: Console, *, since: float = 0.0) -> None:
@@ -125,6 +159,27 @@ def selected_line(event: Mapping[str, Any]) -> str:
         f"step {event['step']}: selected {event['rows']} of {event['pool_rows']} rows in "
         f"{event['seconds']:.0f} s, most from " + ", ".join(f"{name} {n}" for name, n in most)
     )
+
+
+def runs_below(paths: Sequence[Path], errors: Console) -> list[RunFolder]:
+    """Every run at or below some folders, once; those that cannot be read are told of.
+
+    Raises:
+        RunError: there is none.
+    """
+    from rich.markup import escape
+
+    from workbench.tracking import find_runs
+
+    def left_out(path: Path, error: RunError) -> None:
+        errors.print(f"[yellow]left out[/yellow] {escape(f'{path}: {error}')}", soft_wrap=True)
+
+    found = [run for path in paths for run in find_runs(path, unreadable=left_out)]
+    if not found:
+        raise RunError(
+            f"no run in {', '.join(map(str, paths))}", remedy="make one with: workbench train"
+        )
+    return list({run.path.resolve(): run for run in found}.values())
 
 
 def run_row(run: RunFolder) -> dict[str, Any]:

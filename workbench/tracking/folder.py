@@ -282,9 +282,9 @@ class RunFolder:
     def rewind(self, step: int, *, keep_changes: bool = True) -> None:
         """Make the record end where the checkpoint of `step` was taken, ready to resume there.
 
-        Drops `step` and `held_out` events and ledger rows with step >= `step`, later checkpoints
-        and selections, and the summary.  Control events stay, so that a `set` still to come is
-        applied again; without `keep_changes`, `set` events of `step` and later go too.
+        Drops `step` and `held_out` events and ledger rows with step >= `step`, later checkpoints,
+        selections and downstream results, and the summary.  Control events stay, so that a `set`
+        still to come is applied again; without `keep_changes`, those of `step` and later go too.
         Killed at any moment, it can be repeated with the same result.
 
         Raises:
@@ -300,8 +300,9 @@ class RunFolder:
             # events and rows before it are still there.
             for later in reversed([s for s in self.checkpoints() if s > step]):
                 durable.remove_folder(self.checkpoint_path(later))
-            for later in reversed([s for s in self.selections() if s > step]):
-                durable.remove_folder(self.path / "selection" / f"step_{later:09d}")
+            for part in ("selection", "downstream"):
+                for later in reversed([s for s in self._steps_in(part) if s > step]):
+                    durable.remove_folder(self.path / part / f"step_{later:09d}")
             (self.path / "summary.json").unlink(missing_ok=True)
             ledger.rewind(self.path / "ledger", step)
             self._log.rewind(step, keep_changes=keep_changes)
