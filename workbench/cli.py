@@ -287,12 +287,11 @@ def evaluate(
     from workbench import training
     from workbench.tracking import downstream
 
-    options: dict[str, Any] = {"limit": limit, "step": step, "data": data}
+    options: dict[str, Any] = {"limit": limit, "step": step, "execute_code": execute_code}
     if tasks:
         options["tasks"] = tasks.split(",")
     with _bar() as progress:
-        options |= {"execute_code": execute_code, "progress": progress}
-        records = training.evaluate_downstream(path, **options)
+        records = training.evaluate_downstream(path, data=data, progress=progress, **options)
     _print_table(downstream.rows(list(records.values())), title=str(path))
 
 
