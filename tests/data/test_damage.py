@@ -13,7 +13,7 @@ import zstandard
 
 from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
 from workbench.core import DataError
-from workbench.data import packing, prepare
+from workbench.data import prepare, reading
 from workbench.data.shards import StreamWriter
 from workbench.data.sources import Intake, open_source
 
@@ -179,8 +179,8 @@ def test_a_broken_link_is_noted(tmp_path):
 
 
 def test_a_preparation_with_damaged_files_continues_to_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "BATCH_DOCUMENTS", 50)
-    monkeypatch.setattr(packing, "BATCHES_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(reading, "BATCH_DOCUMENTS", 50)
+    monkeypatch.setattr(reading, "BATCHES_PER_CHECKPOINT", 1)
     (tmp_path / "in" / "set").mkdir(parents=True)
     for i, suffix in enumerate(["gz", "zst"]):
         packed = pack(suffix)

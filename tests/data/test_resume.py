@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
+from tests.data.folders import contents
 from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
 from workbench.core import DataError
-from workbench.data import packing, prepare
+from workbench.data import packing, prepare, reading
 from workbench.data.shards import StreamWriter
 
 CORPUS = CorpusConfig(name="planted", max_domain_mb=0.04)
@@ -26,8 +25,8 @@ ROWS = RowsConfig(context_tokens=32, shard_mib=0.005)
 COMMAND = """
 import sys
 from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
-from workbench.data import packing, prepare
-packing.BATCH_DOCUMENTS, packing.BATCHES_PER_CHECKPOINT = 16, 1
+from workbench.data import prepare, reading
+reading.BATCH_DOCUMENTS, reading.BATCHES_PER_CHECKPOINT = 16, 1
 prepare(
     CorpusConfig(name="planted", max_domain_mb={mb}),
     TokenizerConfig(vocab_size=300, train_mb=0.05),
@@ -39,24 +38,13 @@ prepare(
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(packing, "BATCH_DOCUMENTS", 16)
-    monkeypatch.setattr(packing, "BATCHES_PER_CHECKPOINT", 2)
+    monkeypatch.setattr(reading, "BATCH_DOCUMENTS", 16)
+    monkeypatch.setattr(reading, "BATCHES_PER_CHECKPOINT", 2)
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     return prepare(CORPUS, TOKENIZER, ROWS, cache_dir=tmp_path_factory.mktemp("straight"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file by relative path, without times."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            found[path.relative_to(folder).as_posix()] = path.read_bytes()
-    manifest = json.loads(found.pop("manifest.json"))
-    del manifest["seconds"]
-    return {**found, "manifest": json.dumps(manifest).encode()}
 
 
 class Killed(BaseException):
@@ -145,11 +133,11 @@ def test_a_file_shorter_than_recorded_starts_again(straight, tmp_path, monkeypat
 def test_a_full_disk_is_one_error_and_the_next_run_continues(straight, tmp_path, monkeypatch):
     checkpoint, calls = packing.Preparation._checkpoint, []
 
-    def full(self):
+    def full(self, mark):
         calls.append(1)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        checkpoint(self)
+        checkpoint(self, mark)
 
     with monkeypatch.context() as patch, pytest.raises(DataError) as error:
         patch.setattr(packing.Preparation, "_checkpoint", full)

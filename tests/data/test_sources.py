@@ -258,15 +258,16 @@ def test_a_stream_stops_once_nobody_wants_more(monkeypatch):
     class Endless(PlantedSource):
         domains = property(lambda self: None, lambda self, value: None)
 
-        def documents(self, intake):
+        def documents(self, intake, after=None):
             for number in range(10_000):
                 read_count.append(number)
                 yield Document("some words " * 20, "only", str(number))
 
     source = Endless(config)
-    documents = list(Intake(config).take(source))
+    intake = Intake(config)
+    documents = list(intake.take(source))
     assert len(documents) == 5 and len(read_count) == 55
-    assert source.notes == [
+    assert intake.notes == [
         "the rest of the text was left unread after 50 documents in a row that no domain wanted"
     ]
 

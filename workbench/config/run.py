@@ -45,6 +45,9 @@ class CorpusConfig(Part):
     """Refuse a file that is not UTF-8 instead of skipping and counting it."""
     seed: int = 0
     """Seed of the generated corpus `planted`."""
+    workers: int | None = Field(default=None, ge=1)
+    """Processes that tokenise; None for one a core, and 1 for none beside this one.  The prepared
+    rows do not depend on it, and a small corpus starts none."""
 
 
 class TokenizerConfig(Part):

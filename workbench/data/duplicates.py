@@ -83,12 +83,13 @@ class _Table:
         self._mask = np.uint64(slots - 1)
         self._tags = np.zeros(slots, dtype=np.uint32)
 
-    def meet(self, hashes: np.ndarray) -> bool:
-        """Whether any of the hashes was met before."""
+    def meet(self, hashes: np.ndarray) -> np.ndarray:
+        """Whether any of the hashes along the last axis was met before, bool (…)."""
         tags = (hashes >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
-        return bool((self._tags[hashes & self._mask] == tags).any())
+        return (self._tags[hashes & self._mask] == tags).any(axis=-1)
 
     def put(self, hashes: np.ndarray) -> None:
+        """Remember hashes of any shape; of those that share a slot the last one stays."""
         tags = (hashes >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
         self._tags[hashes & self._mask] = tags
 
@@ -116,6 +117,13 @@ class DuplicateCounter:
         self._bands[held_out].put(bands)
         return kind
 
-    def near_training(self, sketch: np.ndarray) -> bool:
-        """Whether a document is nearly equal to one of the training documents met so far."""
-        return self._bands[False].meet(sketch["bands"])
+    def restore(self, sketch_N: np.ndarray, held_out_N: np.ndarray) -> None:
+        """Remember documents as `add` would, one after the other, without looking any up."""
+        self._exact.put(sketch_N["document"])
+        for held_out, table in self._bands.items():
+            table.put(sketch_N["bands"][held_out_N == held_out])
+
+    def near_training(self, sketch_N: np.ndarray) -> np.ndarray:
+        """Whether documents are nearly equal to one of the training documents met so far; bool of
+        the shape of `sketch_N`."""
+        return self._bands[False].meet(sketch_N["bands"])

@@ -17,7 +17,9 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from workbench.config import CorpusConfig
 from workbench.core import DataError
@@ -126,6 +128,7 @@ class FilesSource:
         self.config = config
         self.notes: list[str] = []
         self._files = self._list()
+        self._file, self._place = 0, records.Place()
         folders = sorted({domain for domain, _, _ in self._files})
         self.domains = None if config.domain_column else tuple(folders)
 
@@ -133,12 +136,22 @@ class FilesSource:
         states = [(rel, p.stat().st_size, p.stat().st_mtime_ns) for _, rel, p in self._files]
         return json.dumps([FINGERPRINT, *sorted(states)])
 
-    def documents(self, intake: Intake) -> Iterator[Document]:
-        for domain, _, path in self._files:
-            if self.domains and domain in intake.full:
+    def position(self) -> dict[str, Any]:
+        return {"file": self._file, **asdict(self._place)}
+
+    def documents(self, intake: Intake, after: dict[str, Any] | None = None) -> Iterator[Document]:
+        place = dict(after or {"file": 0})
+        first, begun = place.pop("file"), records.Place(**place)
+        for index, (domain, _, path) in enumerate(self._files[first:], first):
+            here = begun if index == first else records.Place()
+            # The rest of a file that was begun is read, as it is by who begins it.
+            if not here.lines and self.domains and domain in intake.full:
                 continue
-            read = _text_file if _kind(path) == "text" else records.read_records
-            yield from read(path, domain, intake)
+            self._file, self._place = index, here
+            if _kind(path) == "text":
+                yield from _text_file(path, domain, intake, here)
+            else:
+                yield from records.read_records(path, domain, intake, here)
 
     def _list(self) -> list[tuple[str, str, Path]]:
         """(domain, relative path, path) of every usable file, in reading order."""
@@ -204,7 +217,10 @@ def _kind(path: Path) -> str | None:
     return "text" if path.suffix.lower() in TEXT_SUFFIXES else None
 
 
-def _text_file(path: Path, domain: str, intake: Intake) -> Iterator[Document]:
+def _text_file(path: Path, domain: str, intake: Intake, place: records.Place) -> Iterator[Document]:
+    """The one document of a file, unless `place` is behind it."""
+    if place.lines:
+        return
     limit = intake.max_document_bytes
     try:
         with path.open("rb") as file:
@@ -215,4 +231,5 @@ def _text_file(path: Path, domain: str, intake: Intake) -> Iterator[Document]:
         return
     if limit is not None and len(data) > limit:
         intake.cut[domain] += 1
+    place.lines = 1
     yield Document(text, domain, str(path))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ class HubSource:
         self.name, _, self.revision = config.name.partition("@")
         self.domains = None if config.domain_column else (self._folder,)
         self.notes: list[str] = []
+        self._stream: Any = None
+        self._read = 0
 
     @property
     def _folder(self) -> str:
@@ -85,16 +87,41 @@ class HubSource:
         config = self.config
         return json.dumps([config.name, config.subset, config.split])
 
-    def documents(self, intake: Intake) -> Iterator[Document]:
-        yield from documents_of(self._records(), self.config, self._folder, intake)
+    def position(self) -> dict[str, Any] | None:
+        """Records read, and where a stream is in its files as `datasets` tells it."""
+        import datasets
 
-    def _records(self) -> Iterator[tuple[str, Any]]:
-        records = self._load()
+        if isinstance(self._stream, datasets.Dataset):
+            return {"record": self._read, "stream": None}
+        if isinstance(self._stream, datasets.IterableDataset):
+            return {"record": self._read, "stream": self._stream.state_dict()}
+        return None
+
+    def documents(self, intake: Intake, after: dict[str, Any] | None = None) -> Iterator[Document]:
+        yield from documents_of(
+            self._records(after),
+            self.config,
+            self._folder,
+            intake,
+            columns_known=after is not None,
+        )
+
+    def _records(self, after: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
+        self._stream, self._read = self._load(), 0
         try:
-            for number, record in enumerate(records):
-                yield f"{self.config.name}/{self.config.split}:{number}", dict(record)
+            for record in self._stream if after is None else self._behind(after):
+                self._read += 1
+                yield f"{self.config.name}/{self.config.split}:{self._read - 1}", dict(record)
         except Exception as error:  # the same kinds as on loading, and pyarrow's
             raise self._unreadable(error) from None
+
+    def _behind(self, after: dict[str, Any]) -> Iterable[Any]:
+        self._read = after["record"]
+        if after["stream"] is None:
+            rest = range(self._read, len(self._stream))
+            return self._stream.select(rest) if rest else ()
+        self._stream.load_state_dict(after["stream"])
+        return self._stream
 
     def _load(self):
         self._require_answer()

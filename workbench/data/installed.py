@@ -132,7 +132,10 @@ class InstalledSource:
         )
         return json.dumps(["installed 1", sys.version, installed])
 
-    def documents(self, intake: Intake) -> Iterator[Document]:
+    def position(self) -> None:
+        """Not told: reading again is quick."""
+
+    def documents(self, intake: Intake, after: None = None) -> Iterator[Document]:
         for candidate in self._candidates:
             if candidate.domain in self.domains and candidate.domain not in intake.full:
                 yield from _read(candidate, intake)

@@ -8,6 +8,7 @@ How much a mixer or a selector gives to this domain is known to be wasted.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from workbench.config import CorpusConfig
 from workbench.core import ConfigError, RandomStreams
@@ -23,6 +24,7 @@ class WithNoise:
     def __init__(self, source: Source, config: CorpusConfig):
         self._source, self._config = source, config
         self.notes = source.notes
+        self._generating = True
         self._refuse_a_second_noise(source.domains or ())
 
     @property
@@ -33,10 +35,17 @@ class WithNoise:
     def fingerprint(self) -> str:
         return f"{self._source.fingerprint()} with noise 1"
 
-    def documents(self, intake: Intake) -> Iterator[Document]:
+    def position(self) -> Any:
+        """That of the other source, once the noise has been handed out."""
+        return None if self._generating else self._source.position()
+
+    def documents(self, intake: Intake, after: Any = None) -> Iterator[Document]:
         # First, so that a stream that ends early, or never, cannot keep it out.
-        yield from self._noise(intake)
-        for document in self._source.documents(intake):
+        self._generating = True
+        if after is None:
+            yield from self._noise(intake)
+        self._generating = False
+        for document in self._source.documents(intake, after):
             self._refuse_a_second_noise((document.domain,))
             yield document
 

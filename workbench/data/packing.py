@@ -2,8 +2,8 @@
 
     Preparation(folder, corpus, tokenizer, rows, source, progress).run(key)
 
-Files of the folder are append-only.  `progress.json` records up to where they are valid; a killed
-preparation replays the source, cuts the files there, and continues to the same bytes.
+Files of the folder are append-only.  `progress.json` records up to where they are valid and where
+the source was then; a killed preparation cuts the files there, and continues to the same bytes.
 `manifest.json`, written last, declares it finished.
 """
 
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,8 +22,10 @@ import numpy as np
 
 from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
 from workbench.core import DataError, unknown_name
-from workbench.data.duplicates import SKETCH, DuplicateCounter, sketch
+from workbench.data.duplicates import SKETCH, DuplicateCounter
+from workbench.data.encoding import Encoded, content_digest, stored_type
 from workbench.data.prepared import FORMAT
+from workbench.data.reading import Progress, Reading
 from workbench.data.shards import StreamWriter, cut_file
 from workbench.data.sources import Document, Intake, Source
 from workbench.data.tokenizer import (
@@ -33,12 +35,8 @@ from workbench.data.tokenizer import (
     pretrained,
     train_bpe,
 )
+from workbench.data.workers import Encoder, default_workers
 
-Progress = Callable[[str, int, int | None], None]
-
-BATCH_DOCUMENTS = 128
-BATCH_BYTES = 1_000_000
-BATCHES_PER_CHECKPOINT = 8
 SPLITS = ("train", "held_out")
 TOKENIZER_READS = 2.0
 """Text read per domain to choose the tokenizer's sample from, as a multiple of `train_mb`."""
@@ -49,8 +47,8 @@ SKETCH_RECORD = np.dtype([("sketch", SKETCH), ("domain", "<u2"), ("held_out", "u
 class Preparation:
     """One preparation in its folder.
 
-    State fields: documents consumed, chained content hash, the streams' states, domains in order
-    of appearance, counts per domain, and the length of the sketch file.
+    State fields: documents consumed, the mark up to which the source is read, chained content hash,
+    the streams' states, domains in order of appearance, and counts per domain.
     """
 
     def __init__(
@@ -70,6 +68,7 @@ class Preparation:
 
     def _begin(self) -> None:
         self.consumed = 0
+        self.mark: dict[str, Any] | None = None
         self.content_hash = ""
         self.counts: dict[str, dict[str, int]] = {}
         self._writers: dict[tuple[str, str], StreamWriter] = {}
@@ -80,20 +79,31 @@ class Preparation:
         """Prepare or continue, and finish."""
         started = time.time()
         self.tokenizer = self._tokenizer()
-        self.dtype = np.dtype("<u2" if self.tokenizer.vocab_size <= 1 << 16 else "<u4")
+        self.dtype = stored_type(self.tokenizer.vocab_size)
         self._restore()
-        intake = Intake(self.corpus)
+        reading = Reading(
+            self.corpus,
+            self.source,
+            mark=self.mark,
+            consumed=self.consumed,
+            report=self._report,
+        )
         try:
-            documents = self._unread(intake.take(self.source))
-            for number, batch in enumerate(_batches(documents), start=1):
-                self._add(batch)
-                self._report("tokenising, kB", self._kilobytes(), self._expected_kilobytes())
-                if number % BATCHES_PER_CHECKPOINT == 0:
-                    self._checkpoint()
-            self._checkpoint()
-            self._finish(key, intake, started)
+            self._encode(reading)
+            self._finish(key, reading.intake, started)
         finally:
             self._close()
+
+    def _encode(self, reading: Reading) -> None:
+        workers = self.corpus.workers or default_workers()
+        with Encoder(self.folder, self.tokenizer, workers) as encoder:
+            for batch, encoded_N in encoder.encode_all(reading.batches()):
+                for document, encoded in zip(batch.documents, encoded_N, strict=True):
+                    self._add(document, encoded)
+                self._report("tokenising, kB", self._kilobytes(), self._expected_kilobytes())
+                if batch.mark is not None:
+                    self._checkpoint(batch.mark)
+        self._checkpoint(reading.end())
 
     # The tokenizer
 
@@ -115,7 +125,7 @@ class Preparation:
         intake = Intake(self.corpus, TOKENIZER_READS * max_bytes)
         total = self._expected_kilobytes()
         for number, document in enumerate(intake.take(self.source)):
-            digest = _digest(document.text)
+            digest = content_digest(document.text)
             if not _is_held_out(digest, self.corpus.held_out_fraction):
                 sample.add(document.domain, int.from_bytes(digest[8:], "little"), document.text)
             if number % 100 == 0:
@@ -127,43 +137,30 @@ class Preparation:
 
     # Documents
 
-    def _unread(self, documents: Iterable[Document]) -> Iterator[Document]:
-        """Replay the source up to where the files are valid, then hand on the rest."""
-        already = self.consumed
-        for number, document in enumerate(documents):
-            if number >= already:
-                yield document
-            elif number % 1000 == 0:
-                self._report("continuing, documents", number, already)
+    def _add(self, document: Document, encoded: Encoded) -> None:
+        name = encoded.digest.hex()
+        held_out = _is_held_out(encoded.digest, self.corpus.held_out_fraction)
+        kind = self._count(document.domain, encoded, held_out)
+        record = {
+            "document": name,
+            "origin": document.origin,
+            "duplicate": kind,
+            "bytes": encoded.text_bytes,
+        }
+        self._writer(document.domain, SPLITS[held_out]).add(encoded.ids, record)
+        chained = f"{self.content_hash}{document.domain}\0{name}"
+        self.content_hash = hashlib.blake2b(chained.encode(), digest_size=16).hexdigest()
+        self.consumed += 1
 
-    def _add(self, batch: list[Document]) -> None:
-        ids_of = self.tokenizer.encode([document.text for document in batch])
-        for document, ids in zip(batch, ids_of, strict=True):
-            digest = _digest(document.text)
-            held_out = _is_held_out(digest, self.corpus.held_out_fraction)
-            kind = self._count(document, digest, held_out)
-            record = {
-                "document": digest.hex(),
-                "origin": document.origin,
-                "duplicate": kind,
-                "bytes": len(document.text.encode()),
-            }
-            writer = self._writer(document.domain, SPLITS[held_out])
-            writer.add(np.array([*ids, self.tokenizer.eos_id], dtype=np.int64), record)
-            chained = f"{self.content_hash}{document.domain}\0{digest.hex()}"
-            self.content_hash = hashlib.blake2b(chained.encode(), digest_size=16).hexdigest()
-        self.consumed += len(batch)
-
-    def _count(self, document: Document, digest: bytes, held_out: bool) -> str:
-        counts = self._domain_counts(document.domain)
-        signature = sketch(document.text, digest)
-        kind = self._duplicates.add(signature, held_out=held_out)
+    def _count(self, domain: str, encoded: Encoded, held_out: bool) -> str:
+        counts = self._domain_counts(domain)
+        kind = self._duplicates.add(encoded.sketch, held_out=held_out)
         if self._sketches is None:
             self._sketches = self._sketches_path.open("ab")
-        domain = list(self.counts).index(document.domain)
-        self._sketches.write(_sketch_record(signature, domain, held_out).tobytes())
+        index = list(self.counts).index(domain)
+        self._sketches.write(_sketch_record(encoded.sketch, index, held_out).tobytes())
         counts["documents"] += 1
-        counts["bytes"] += len(document.text.encode())
+        counts["bytes"] += encoded.text_bytes
         counts["exact_duplicates"] += kind == "exact"
         counts["near_duplicates"] += kind == "near"
         return kind
@@ -187,7 +184,8 @@ class Preparation:
 
     # Progress
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, mark: dict[str, Any]) -> None:
+        """Everything up to `mark` is in the files."""
         for writer in self._writers.values():
             writer.flush()
         if self._sketches is not None:
@@ -198,6 +196,7 @@ class Preparation:
         ]
         progress = {
             "consumed": self.consumed,
+            "mark": mark,
             "content_hash": self.content_hash,
             "counts": self.counts,
             "streams": streams,
@@ -223,6 +222,7 @@ class Preparation:
 
     def _continue_from(self, state: dict[str, Any]) -> None:
         self.consumed, self.content_hash = state["consumed"], state["content_hash"]
+        self.mark = state.get("mark")
         self.counts = state["counts"]
         cut_file(self._sketches_path, self.consumed * SKETCH_RECORD.itemsize)
         for stream in state["streams"]:
@@ -234,13 +234,13 @@ class Preparation:
                     shutil.rmtree(self.folder / f"domain_{index:03d}" / split, ignore_errors=True)
         for folder in sorted(self.folder.glob("domain_*"))[len(self.counts) :]:
             shutil.rmtree(folder)
-        for record in self._read_sketches():
-            self._duplicates.add(record["sketch"], held_out=bool(record["held_out"]))
+        for block_N in self._read_sketches():
+            self._duplicates.restore(block_N["sketch"], block_N["held_out"])
 
     def _read_sketches(self) -> Iterator[np.ndarray]:
         with self._sketches_path.open("rb") as file:
             while block := file.read(1024 * SKETCH_RECORD.itemsize):
-                yield from np.frombuffer(block, dtype=SKETCH_RECORD)
+                yield np.frombuffer(block, dtype=SKETCH_RECORD)
 
     def _close(self) -> None:
         for writer in self._writers.values():
@@ -270,7 +270,7 @@ class Preparation:
         manifest = {
             "format": FORMAT,
             "key": key,
-            "corpus": self.corpus.model_dump(mode="json"),
+            "corpus": settings_of(self.corpus),
             "rows": self.rows.model_dump(mode="json"),
             "tokenizer": {
                 **self.tokenizer_config.model_dump(mode="json"),
@@ -283,7 +283,7 @@ class Preparation:
             "domains": entries,
             "skipped": intake.skipped.total(),
             "skip_examples": intake.skip_examples,
-            "notes": self.source.notes,
+            "notes": [*self.source.notes, *intake.notes],
             "seconds": round(time.time() - started, 2),
         }
         self._close()
@@ -301,9 +301,11 @@ class Preparation:
         """Held-out documents that nearly equal a training document, per domain."""
         names = list(self.counts)
         found = dict.fromkeys(names, 0)
-        for record in self._read_sketches():
-            if record["held_out"] and self._duplicates.near_training(record["sketch"]):
-                found[names[int(record["domain"])]] += 1
+        for block_N in self._read_sketches():
+            held_out_n = block_N[block_N["held_out"] == 1]
+            near_n = self._duplicates.near_training(held_out_n["sketch"])
+            for domain in held_out_n["domain"][near_n].tolist():
+                found[names[domain]] += 1
         return found
 
     def _require_text(self, intake: Intake) -> None:
@@ -349,25 +351,14 @@ def _sketch_record(signature: np.ndarray, domain: int, held_out: bool) -> np.nda
     return record
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
 def _is_held_out(digest: bytes, fraction: float) -> bool:
     """Decided by content alone, so that equal documents fall on the same side."""
     return int.from_bytes(digest[:8], "big") < fraction * 2.0**64
 
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch, size = [], 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if len(batch) == BATCH_DOCUMENTS or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def settings_of(corpus: CorpusConfig) -> dict[str, Any]:
+    """The settings that the prepared bytes depend on."""
+    return corpus.model_dump(mode="json", exclude={"workers"})
 
 
 def write_json(path: Path, value: Any, *, sync: bool = False) -> None:

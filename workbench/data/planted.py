@@ -78,7 +78,10 @@ class PlantedSource:
     def fingerprint(self) -> str:
         return "planted 1"
 
-    def documents(self, intake: Intake) -> Iterator[Document]:
+    def position(self) -> None:
+        """Not told: reading again is quick."""
+
+    def documents(self, intake: Intake, after: None = None) -> Iterator[Document]:
         """One document of each domain in turn, until every domain is full."""
         megabytes = self.config.max_domain_mb or DEFAULT_DOMAIN_MB
         produced = Counter[str]()

@@ -21,8 +21,9 @@ from typing import Any
 
 from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
 from workbench.core import DataError
-from workbench.data.packing import Preparation, Progress
+from workbench.data.packing import Preparation, settings_of
 from workbench.data.prepared import FORMAT, PreparedCorpus
+from workbench.data.reading import Progress
 from workbench.data.sources import Source, open_source
 from workbench.data.tokenizer import tokenizer_fingerprint
 
@@ -70,7 +71,7 @@ def _settings(
     corpus: CorpusConfig, tokenizer: TokenizerConfig, rows: RowsConfig, source: Source
 ) -> list[Any]:
     """Everything the prepared bytes depend on."""
-    parts = [part.model_dump(mode="json") for part in (corpus, tokenizer, rows)]
+    parts = [settings_of(corpus), *(part.model_dump(mode="json") for part in (tokenizer, rows))]
     return [FORMAT, *parts, tokenizer_fingerprint(tokenizer.name), source.fingerprint()]
 
 

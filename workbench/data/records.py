@@ -1,6 +1,7 @@
 """Files and streams of records: JSON lines, plain, gzip or zstd, and parquet.
 
-    for document in read_records(path, "folder", intake): ...
+    place = Place()
+    for document in read_records(path, "folder", intake, place): ...      # place: behind document
 
 A file that ends too early or is damaged gives the records before the damage and one skip that
 names it.  A record without text is a skip; a missing column is an error in the first record,
@@ -15,6 +16,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,6 +27,7 @@ from workbench.data.sources import Document, Intake
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
 PARQUET_BATCH_ROWS = 256
 ZSTD_READ_BYTES = 1 << 14
+_SKIP_BYTES = 1 << 20
 
 NOT_THE_FILE = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR)
@@ -32,31 +35,52 @@ NOT_THE_FILE = frozenset(
 """Errors of the machine: skipping for them would make the rows depend on the moment."""
 
 
-def read_records(path: Path, folder: str, intake: Intake) -> Iterator[Document]:
-    """Documents of one file, up to its end or its damage.
+@dataclass
+class Place:
+    """How far a file is read: lines or rows passed, bytes of text passed, and records among them.
+
+    Reading moves it; reading from a place that is not the start goes on there.
+    """
+
+    lines: int = 0
+    bytes: int = 0
+    records: int = 0
+
+
+def read_records(path: Path, folder: str, intake: Intake, place: Place) -> Iterator[Document]:
+    """Documents of one file behind `place`, up to its end or its damage.
 
     Raises:
         DataError: a column is missing in the first record, or something is to be skipped while
             the config is `strict`.
     """
     parquet = path.name.lower().endswith(".parquet")
+    columns_known = place.records > 0
     records = (
-        _parquet_records(path, intake.config) if parquet else _json_records(path, folder, intake)
+        _parquet_records(path, intake.config, place)
+        if parquet
+        else _json_records(path, folder, intake, place)
     )
-    intact = _until_damage(records, path, folder, intake)
-    yield from documents_of(intact, intake.config, folder, intake)
+    intact = _until_damage(records, path, folder, intake, place)
+    yield from documents_of(intact, intake.config, folder, intake, columns_known=columns_known)
 
 
 def documents_of(
-    records: Iterable[tuple[str, Any]], config: CorpusConfig, folder: str, intake: Intake
+    records: Iterable[tuple[str, Any]],
+    config: CorpusConfig,
+    folder: str,
+    intake: Intake,
+    *,
+    columns_known: bool = False,
 ) -> Iterator[Document]:
     """Documents of (origin, record) pairs of one file or stream; `folder` names their domain
     where the config has no `domain_column`.
 
+    Args:
+        columns_known: an earlier record had the columns, so that none is the first.
     Raises:
         DataError: a column is missing in the first record.
     """
-    columns_known = False
     for origin, record in records:
         if not isinstance(record, dict):
             intake.skip(folder, origin, f"is a {type(record).__name__}, not an object with fields")
@@ -95,29 +119,35 @@ def field(record: dict[str, Any], column: str, origin: str) -> Any:
 
 
 def _until_damage(
-    records: Iterator[tuple[str, Any]], path: Path, folder: str, intake: Intake
+    records: Iterator[tuple[str, Any]], path: Path, folder: str, intake: Intake, place: Place
 ) -> Iterator[tuple[str, Any]]:
-    read = 0
     try:
         for record in records:
-            read += 1
+            place.records += 1
             yield record
     except EOFError:
-        intake.skip(folder, str(path), f"is truncated after record {read}", whole_file=True)
+        why = f"is truncated after record {place.records}"
+        intake.skip(folder, str(path), why, whole_file=True)
     except (OSError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno in NOT_THE_FILE:
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        read = place.records
         state = f"is corrupt after record {read}" if read else "cannot be read"
         intake.skip(folder, str(path), f"{state}: {reason}", whole_file=True)
 
 
-def _json_records(path: Path, folder: str, intake: Intake) -> Iterator[tuple[str, Any]]:
+def _json_records(
+    path: Path, folder: str, intake: Intake, place: Place
+) -> Iterator[tuple[str, Any]]:
     with _open_lines(path) as lines:
-        for number, line in enumerate(lines, start=1):
+        _skip(lines, place.bytes)
+        for line in lines:
+            place.lines += 1
+            place.bytes += len(line)
             if not line.strip():
                 continue
-            origin = f"{path}:{number}"
+            origin = f"{path}:{place.lines}"
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):
@@ -126,6 +156,15 @@ def _json_records(path: Path, folder: str, intake: Intake) -> Iterator[tuple[str
                 intake.skip(folder, origin, why)
                 continue
             yield origin, record
+
+
+def _skip(lines: BinaryIO, size: int) -> None:
+    """Go to a byte of the text; an archive is unpacked up to there."""
+    if lines.seekable():
+        lines.seek(size)
+        return
+    while size and (block := lines.read(min(size, _SKIP_BYTES))):
+        size -= len(block)
 
 
 def _open_lines(path: Path) -> BinaryIO:
@@ -184,7 +223,7 @@ class _ZstdFile(io.RawIOBase):
         super().close()
 
 
-def _parquet_records(path: Path, config: CorpusConfig) -> Iterator[tuple[str, Any]]:
+def _parquet_records(path: Path, config: CorpusConfig, place: Place) -> Iterator[tuple[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -193,12 +232,24 @@ def _parquet_records(path: Path, config: CorpusConfig) -> Iterator[tuple[str, An
         wanted = {c.split(".")[0] for c in (config.text_column, config.domain_column) if c}
         # A missing column is reported with all the columns there are.
         columns = sorted(wanted) if wanted.issubset(file.schema_arrow.names) else None
-        row = 0
-        for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=columns):
-            for record in batch.to_pylist():
-                yield f"{path}:{row}", record
-                row += 1
+        for group, skipped_rows in _groups_behind(file, place.lines):
+            for batch in file.iter_batches(PARQUET_BATCH_ROWS, row_groups=[group], columns=columns):
+                skip = min(skipped_rows, batch.num_rows)
+                skipped_rows -= skip
+                for record in batch.slice(skip).to_pylist():
+                    place.lines += 1
+                    yield f"{path}:{place.lines - 1}", record
     except pyarrow.ArrowMemoryError:
         raise
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise OSError(str(error)) from None
+
+
+def _groups_behind(file: Any, row: int) -> Iterator[tuple[int, int]]:
+    """Row groups that hold rows from `row` on, each with its rows before that."""
+    first = 0
+    for group in range(file.num_row_groups):
+        rows = file.metadata.row_group(group).num_rows
+        if first + rows > row:
+            yield group, max(0, row - first)
+        first += rows

@@ -5,7 +5,8 @@
     for document in intake.take(source): ...
 
 A source streams documents in an order that depends only on its inputs and settings, so a killed
-preparation can replay it.  The intake applies the limits and counts what was left out.
+preparation can go on from a position, or replay it.  The intake applies the limits and counts what
+was left out.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from workbench.config import CorpusConfig
 from workbench.core import DataError
@@ -55,13 +56,25 @@ class Source(Protocol):
         """Text that changes whenever the documents may have changed; cheap to compute."""
         ...
 
-    def documents(self, intake: Intake) -> Iterator[Document]:
-        """Documents in a fixed order; may leave out those of domains in `intake.full`."""
+    def documents(self, intake: Intake, after: Any = None) -> Iterator[Document]:
+        """Documents in a fixed order; may leave out those of domains in `intake.full`.
+
+        Args:
+            after: a `position` to go on from, with an intake in the state it had there.
+        """
+        ...
+
+    def position(self) -> Any:
+        """Where the document handed out last ends, as JSON; None where it cannot be told, and only
+        reading from the start leads there."""
         ...
 
 
 class Intake:
     """Limits per document and per domain, and the account of what was left out.
+
+    State fields: domains full and seen, bytes, cut and skipped documents per domain, the skips
+    named, and the documents refused in a row.  `notes` are remarks for the manifest.
 
     Args:
         config: limits, wanted domains and strictness.
@@ -81,6 +94,7 @@ class Intake:
         self.examples: dict[str, list[str]] = {}
         self._files_named: Counter[str] = Counter()
         self._refused_in_a_row = 0
+        self.notes: list[str] = []
 
     @property
     def max_document_bytes(self) -> int | None:
@@ -109,21 +123,48 @@ class Intake:
         self._files_named[domain] += whole_file
         del examples[MAX_SKIP_EXAMPLES:]
 
-    def take(self, source: Source) -> Iterator[Document]:
-        """The documents of `source` that fit the limits, until none can be wanted any more."""
+    def take(self, source: Source, after: Any = None) -> Iterator[Document]:
+        """The documents of `source` that fit the limits, until none can be wanted any more.
+
+        Args:
+            after: position of the source to go on from, with this intake's state of that moment.
+        """
         known = self.config.domains or source.domains
-        for document in source.documents(self):
+        if known and self.full.issuperset(known):
+            return
+        for document in source.documents(self, after):
             admitted = self._admit(document)
             if admitted is not None:
                 yield admitted
             if self._refused_in_a_row >= PATIENCE_DOCUMENTS:
-                source.notes.append(
+                self.notes.append(
                     f"the rest of the text was left unread after {PATIENCE_DOCUMENTS:,} documents "
                     "in a row that no domain wanted"
                 )
                 return
             if known and self.full.issuperset(known):
                 return
+
+    def state_dict(self) -> dict[str, Any]:
+        """As JSON, with nothing in common with the intake that goes on."""
+        return {
+            "full": sorted(self.full),
+            "seen": sorted(self.seen),
+            "bytes": dict(self.bytes),
+            "cut": dict(self.cut),
+            "skipped": dict(self.skipped),
+            "examples": {domain: list(examples) for domain, examples in self.examples.items()},
+            "files_named": dict(self._files_named),
+            "refused_in_a_row": self._refused_in_a_row,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.full, self.seen = set(state["full"]), set(state["seen"])
+        self.bytes, self.cut = Counter(state["bytes"]), Counter(state["cut"])
+        self.skipped = Counter(state["skipped"])
+        self.examples = state["examples"]
+        self._files_named = Counter(state["files_named"])
+        self._refused_in_a_row = state["refused_in_a_row"]
 
     def _admit(self, document: Document) -> Document | None:
         domain = document.domain
