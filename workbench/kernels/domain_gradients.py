@@ -166,23 +166,22 @@ class GradientTracker:
         if self._runs is None:
             yield
             return
-        uses = [slot.uses for slot in self._slots]
-        with self._instead(self._runs):
+        with self._instead(self._runs, again=True):
             yield
-        for slot, before in zip(self._slots, uses, strict=True):
-            slot.uses = before
 
     def done(self) -> None:
         """The backward pass of what was within `rows` is over."""
         self._runs = None
 
     @contextmanager
-    def _instead(self, runs: list[Run]) -> Iterator[None]:
+    def _instead(self, runs: list[Run], *, again: bool = False) -> Iterator[None]:
         # Recomputation of two blocks at once finds the layers observed already.
         idle = [slot for slot in self._slots if "forward" not in vars(slot.module)]
         for slot in idle:
             # On the instance, where it takes precedence over the class for this one module.
-            slot.module.forward = self._forward(slot, runs)  # pyright: ignore
+            # Not compiled: its backward pass hands parts over to this object.
+            forward = torch.compiler.disable(self._forward(slot, runs, again=again))
+            slot.module.forward = forward  # pyright: ignore
         try:
             yield
         finally:
@@ -219,9 +218,9 @@ class GradientTracker:
         )
         return torch.zeros(self.domains, *shape, device=slot.module.weight.device)
 
-    def _forward(self, slot: _Slot, runs: list[Run]) -> Callable[[Tensor], Tensor]:
+    def _forward(self, slot: _Slot, runs: list[Run], *, again: bool) -> Callable[[Tensor], Tensor]:
         def forward(a: Tensor) -> Tensor:
-            slot.uses += 1
+            slot.uses += not again
             if self.row_norms and slot.uses > 1:
                 raise ModelError(
                     "a tracked layer is used by more than one block, so that the gradient norm of "
@@ -237,7 +236,8 @@ class GradientTracker:
                 bias = None if bias is None else bias.to(dtype)
             if self.projection_width is None:
                 return _SplitLinear.apply(a, weight, bias, self, slot, runs)
-            return self._projected_forward(slot, runs, a, F.linear(a, weight, bias))
+            y = F.linear(a, weight, bias)
+            return y if again else self._projected_forward(slot, runs, a, y)
 
         return forward
 

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.kernels import sample_loss
+from workbench.models.layers import blocks
 
 
 class Decoder(nn.Module):
@@ -36,6 +37,16 @@ class Decoder(nn.Module):
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """Last hidden states after the final norm, shape (B, T, D); the body only."""
         return self.model.base_model(input_ids=tokens_BT, use_cache=False).last_hidden_state
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile the transformer blocks with `torch.compile`, in place, when they are first run.
+
+        Block by block: one graph serves all of them, so that depth costs no compilation.  Before
+        `shard`, and compatible with recomputation, which wraps a block from outside.  Names of
+        parameters stay; copies of the model are not compiled.
+        """
+        for block in blocks(self):
+            block.compile(backend=backend)
 
     @property
     def head_VD(self) -> nn.Parameter:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import overload
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -167,19 +167,25 @@ def token_loss(model: Decoder, maps: Sequence[LinearMap], rows_BT1: Tensor) -> T
 
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradient for any weight; both as they were afterwards."""
+    """Evaluation mode, no gradient for any weight, nothing compiled; as they were afterwards."""
     modes = {module: module.training for module in model.modules()}
     needed = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:
         model.eval()
         for parameter in needed:
             parameter.requires_grad_(False)
-        yield
+        with as_written():
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode
         for parameter, was in needed.items():
             parameter.requires_grad_(was)
+
+
+def as_written() -> AbstractContextManager[Any]:
+    """Run compiled blocks as Python: what was compiled without a hook never calls it."""
+    return torch.compiler.set_stance("force_eager")
 
 
 @contextmanager
@@ -225,7 +231,7 @@ def input_leaders(model: Decoder, maps: Sequence[LinearMap], tokens_BT: Tensor) 
 
     hooks = [found.module.register_forward_pre_hook(watch(found)) for found in maps]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), as_written():
             model.hidden(tokens_BT)
     finally:
         for hook in hooks:
