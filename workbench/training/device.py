@@ -20,6 +20,7 @@ import torch
 from workbench.config import RunConfig
 from workbench.core import ConfigError
 from workbench.data import PreparedCorpus
+from workbench.training.ranks import Ranks
 
 PACKAGES = ("workbench", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
 
@@ -94,6 +95,7 @@ def environment(config: RunConfig, corpus: PreparedCorpus) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": cuda or f"CPU ({torch.backends.cpu.get_cpu_capability()})",
         "threads": config.training.threads,
+        "ranks": Ranks.here().world,
         "seed": config.seed,
         "content_hash": corpus.content_hash,
         "prepared": corpus.path.name,

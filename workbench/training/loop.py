@@ -122,10 +122,10 @@ class Loop:
             raise
         with clock.policy():
             state.mixer.observe(stepped.outcome)
+            diagnostics = state.mixer.diagnostics()
         for callback in self.callbacks:
             callback.on_step(stepped.outcome)
         state.step += 1
-        diagnostics = state.mixer.diagnostics()
         self._record(stepped, batch, mixture, {**clock.read(), **flops}, diagnostics)
         if state.step % training.record_every_steps == 0:
             self._flush()
@@ -209,7 +209,7 @@ class Loop:
             return False
         state.offer(choice)
         assert selecting.record is not None and selecting.tables is not None
-        selecting.record["flops"] = operations.total
+        selecting.record["flops"] = sum(self._ranks.everyone(operations.total))
         self.folder.write_selection(state.step, selecting.tables, selecting.record)
         self._emit("selected", **plain(selecting.record))
         self._saved_step = None
