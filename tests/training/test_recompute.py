@@ -1,10 +1,13 @@
-"""Activations computed twice change nothing: gradients, weights, and what a mixer is told."""
+"""Computing activations twice, or in a compiled graph, changes no gradient and no signal."""
 
 import pytest
 import torch
 
 from workbench.config import Policy
 from workbench.core import ConfigError, Signal
+from workbench.models import Decoder
+from workbench.models.layers import blocks
+from workbench.training import train
 from workbench.training.spread import check_world
 from workbench.training.state import build_state
 from workbench.training.step import train_step
@@ -64,13 +67,32 @@ def test_recomputation_changes_no_parameter_and_no_signal(
 
 
 def test_recomputation_runs_each_block_twice(nano_config, nano_corpus):
-    from workbench.models.layers import blocks
-
     state = build_state(nano_config.change(activation_checkpointing=True), nano_corpus)
     passes = []
     blocks(state.model)[0].mlp.register_forward_pre_hook(lambda *_: passes.append(1))
     train_step(state, state.sampler.draw(0))
     assert len(passes) == 2
+
+
+def test_a_compiled_run_takes_the_steps_of_an_eager_one(
+    nano_config, nano_corpus, cache_dir, tmp_path, monkeypatch
+):
+    graphs = []
+
+    def compiled(self):
+        for block in blocks(self):
+            block.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
+
+    monkeypatch.setattr(Decoder, "compile_blocks", compiled)
+    config = nano_config.change(total_steps=3, mixer=MIXERS["exact"], tracked_layers=1)
+    runs = [
+        train(config.change(compile=each).replace(name=str(each)), tmp_path, cache_dir=cache_dir)
+        for each in (False, True)
+    ]
+    assert len(graphs) >= 1
+    losses = [[event["loss"] for event in run.events("step")] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert runs[0].folder.environment["kernels"]["loss"]["form"] == "torch"
 
 
 @pytest.mark.parametrize(

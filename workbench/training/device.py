@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from workbench.config import RunConfig
 from workbench.core import ConfigError
 from workbench.data import PreparedCorpus
+from workbench.kernels import kernel_report
 from workbench.training.ranks import Ranks
 
 PACKAGES = ("workbench", "torch", "transformers", "tokenizers", "datasets", "numpy", "pyarrow")
@@ -88,6 +90,7 @@ def environment(config: RunConfig, corpus: PreparedCorpus) -> dict[str, Any]:
     """What a result depends on beside its config: versions, commit, device, corpus."""
     device = torch.device(config.training.device)
     cuda = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    dtype = getattr(torch, config.training.precision)
     return {
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -96,6 +99,7 @@ def environment(config: RunConfig, corpus: PreparedCorpus) -> dict[str, Any]:
         "device": cuda or f"CPU ({torch.backends.cpu.get_cpu_capability()})",
         "threads": config.training.threads,
         "ranks": Ranks.here().world,
+        "kernels": {name: asdict(each) for name, each in kernel_report(device, dtype).items()},
         "seed": config.seed,
         "content_hash": corpus.content_hash,
         "prepared": corpus.path.name,

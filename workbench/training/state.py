@@ -176,6 +176,8 @@ def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
         context_tokens=corpus.context_tokens,
         seed=stream_seed(config.seed, "model"),
     ).to(training.device)
+    if training.compile:
+        model.compile_blocks()
     if training.activation_checkpointing:
         recompute_activations(model, lambda: state.signals.again())
     spread = spread_out(model, training)
