@@ -74,6 +74,9 @@ def weights_over_thirds(runs: list[Run], steps: int) -> dict[str, dict[str, Any]
             "mean": change.mean_difference,
             "low": change.low,
             "high": change.high,
+            "bootstrap_low": change.bootstrap_low,
+            "bootstrap_high": change.bootstrap_high,
+            "seeds_needed": change.seeds_needed,
             "seeds": change.n,
         }
     return found

@@ -17,21 +17,22 @@ from workbench.batch import (
     runs_at,
 )
 from workbench.batch.equal_cost import phases
-from workbench.core import DataError, RunError
+from workbench.core import ConfigError, DataError, RunError
 
 
 @pytest.fixture
 def write_timed(write_run):
     """write_timed(name, seconds a step, {step: nats}, …): a finished run of 4 steps."""
 
-    def write(name, seconds, nats, *, selected=None, summary=None, seed=0, **changes):
+    def write(name, seconds, nats, *, selected=None, summary=None, seed=0, step=None, **changes):
         run = write_run(name, seed=seed, end=None, **changes)
         with run.lock():
             run.rewind(0)
-            steps = [{**STEP, "step": step, "seconds": seconds} for step in range(4)]
+            own = {"seconds": seconds, **(step or {})}
+            steps = [{**STEP, "step": index, **own} for index in range(4)]
             run.append_many(steps)
             if selected is not None:
-                run.append("selected", selected[0], **SELECTED, seconds=selected[1])
+                run.append("selected", selected[0], **SELECTED, **chosen(*selected[1:]))
             for step, value in nats.items():
                 losses = {"clean": value, "noise": value + 1}
                 run.append("held_out", step, losses=losses, mean_nats=value + 0.5)
@@ -50,6 +51,12 @@ STEP = {
     **{"weight_share": SHARES, "sample_share": SHARES, "domain_loss": SHARES},
 }
 SELECTED = {"rows": 2, "budget_tokens": 64, "domains": {"clean": 2}, "tokens": 64}
+
+
+def chosen(seconds, cached_seconds=None):
+    """What the event of a choice says that it cost, and what others had paid of it."""
+    cached = {"cached": {"seconds": cached_seconds, "flops": 0.0}}
+    return {"seconds": seconds, **(cached if cached_seconds is not None else {})}
 
 
 @pytest.fixture
@@ -93,6 +100,49 @@ def test_a_setting_not_evaluated_in_time_is_named_and_a_baseline_is_an_error(wri
         [],
         ["uniform was not evaluated within 4 s, the cost of the cheapest run"],
     )
+
+
+def test_operations_are_charged_in_place_of_seconds(write_timed):
+    nats = {0: 6.0, 2: 5.0, 4: 4.0}
+    plain, dear = {"flops": 10.0}, {"flops": 10.0, "probe_flops": 6.0, "policy_flops": 4.0}
+    runs = [write_timed("u", 9.0, nats, step=plain)]
+    runs.append(write_timed("l", 1.0, nats, step=dear, reweighter="linupper"))
+    [verdict], _ = compare_at_equal_cost(runs, "uniform", by="flops", without=["noise"])
+    # 40 operations are 4 steps of one and 2 of the other.
+    assert verdict.mean_difference == pytest.approx(1.0)
+    older = write_timed("q", 1.0, nats, reweighter="quadratic")
+    verdicts, refused = compare_at_equal_cost([*runs, older], "uniform", by="flops")
+    assert len(verdicts) == 1 and "q was not counted in flops" in refused[0]
+    with pytest.raises(RunError, match="q was not counted"):
+        compare_at_equal_cost([*runs, older], "quadratic", by="flops")
+    with pytest.raises(ConfigError, match="flop"):
+        compare_at_equal_cost(runs, by="flop")
+
+
+def test_what_earlier_runs_paid_is_charged_where_it_is_used(write_timed):
+    earlier = {"train": {"seconds": 4.0}, "earlier": {"seconds": 3.0}}
+    run = write_timed("a", 1.0, {0: 6.0, 4: 4.0}, selected=(2, 1.0, 20.0))
+    judged = write_timed("b", 1.0, {0: 6.0, 4: 4.0}, summary={"compute": earlier})
+    [(seconds_N, _)] = next(iter(cost_curves({"a": run}).values()))
+    assert seconds_N.tolist() == [0.0, 4.0 + 1.0 + 20.0]
+    [(seconds_N, _)] = next(iter(cost_curves({"b": judged}).values()))
+    assert seconds_N.tolist() == [3.0, 7.0]
+
+
+def test_a_seed_that_stands_twice_is_refused_or_a_repeat(fast_and_slow, write_timed):
+    again = write_timed("l0b", 2.0, {0: 6.0, 2: 5.8, 4: 3.5}, seed=0, reweighter="linupper")
+    runs = [*fast_and_slow, again]
+    assert compare_at_equal_cost(runs, "uniform")[0] == []
+    [refused] = compare_at_equal_cost(runs, "uniform")[1]
+    assert "l0 and" in refused and "both 'linupper' with seed 0" in refused
+    with pytest.raises(RunError, match="both 'linupper' with seed 0"):
+        compare_at_equal_cost(runs, "linupper")
+    [verdict], _ = compare_at_equal_cost(runs, "uniform", without=["noise"], repeated=True)
+    assert verdict.n == 3 and verdict.noise_floor > 0
+    assert verdict.mean_difference == pytest.approx((1.3 + 0.8 + 0.8) / 3)
+    verdicts, refused = compare_each(runs, "uniform", repeated=True)
+    assert not refused and verdicts[0].noise_floor == 0
+    assert compare_each(runs, "uniform")[1]
 
 
 def test_phases_are_read_as_the_summary_counts_them(write_timed):

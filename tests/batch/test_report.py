@@ -115,6 +115,20 @@ def test_runs_that_cannot_be_compared_say_why_in_place_of_a_verdict(write_run, t
     assert re.search(r"No verdict: .* were trained on different text", text)
 
 
+def test_the_verdict_table_has_every_column_and_repeats_their_noise_floor(
+    runs, write_run, tmp_path
+):
+    text = report(runs, tmp_path / "report.html").read_text()
+    for heading in ("bootstrap low", "bootstrap high", "noise floor", "seeds needed"):
+        assert f">{heading}</th>" in text
+    again = write_run("u0b", seed=0, final={"clean": 3.5, "noise": 5.0})
+    refused = report([*runs, again], tmp_path / "report.html").read_text()
+    assert "No verdict" in refused and "give repeated=True" in refused
+    text = report([*runs, again], tmp_path / "report.html", repeated=True).read_text()
+    assert "No verdict" not in text
+    assert re.search(r"linupper against uniform is within noise.*repeats alone differ by", text)
+
+
 def test_a_live_change_stands_among_the_settings(runs, write_run, tmp_path):
     changed = write_run("c0", live={2: {"reweighter": "linupper"}})
     text = report([*runs, changed], tmp_path / "report.html").read_text()

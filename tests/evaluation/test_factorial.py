@@ -68,3 +68,29 @@ def test_missing_combinations_and_seeds_are_named():
     values = made() | {(): {9: 1.0}}
     with pytest.raises(DataError, match="share no seed"):
         effects(values)
+
+
+def test_repeats_set_one_noise_floor_of_all_effects():
+    rng = np.random.default_rng(0)
+    noise, above, trials = 0.05, 0, 150
+    for _ in range(trials):
+        values = {
+            cell: {seed: (5.0 + rng.normal(size=2) * noise).tolist() for seed in range(2)}
+            for cell in [(), ("a",), ("b",), ("a", "b")]
+        }
+        found = effects(values)
+        assert len({each.noise_floor for each in found}) == 1
+        above += abs(found[0].mean_difference) > found[0].noise_floor
+    assert 0 < above / trials < 0.1
+    assert effects(made())[0].noise_floor == 0
+
+
+def test_an_effect_below_what_repeats_show_is_noise():
+    values = made(quad=-0.01)
+    assert effects(values)[0].outcome == "better"
+    apart = {
+        cell: {seed: [value - 0.1, value + 0.1] for seed, value in own.items()}
+        for cell, own in values.items()
+    }
+    [quad, *_] = effects(apart)
+    assert quad.outcome == "within noise" and quad.mean_difference == pytest.approx(-0.01)

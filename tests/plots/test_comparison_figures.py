@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,10 @@ class Judged:
     baseline_name: str = "uniform"
     n: int = 3
     unit: str = "nats per token"
+    seeds_needed: int | None = 4
+    bootstrap_low: float = -0.29
+    bootstrap_high: float = -0.11
+    noise_floor: float = 0.0
 
 
 BETTER = Judged(-0.2, -0.3, -0.1, "better")
@@ -42,6 +46,19 @@ def test_each_field_tells_its_difference_and_whether_it_is_sure():
     assert (trace.zmin, trace.zmax) == (-0.2, 0.2)
     assert "no interval from one seed" in trace.customdata[2][1]
     assert "baseline uniform" in figure.layout.title.text
+
+
+def test_a_hover_tells_what_a_verdict_rests_on():
+    [trace] = domain_verdicts({"a": {"x": replace(BETTER, noise_floor=0.05)}}).data
+    told = trace.customdata[0][0]
+    assert told.split("<br>") == [
+        "better",
+        "interval -0.3000 to -0.1000",
+        "bootstrap -0.2900 to -0.1100",
+        "repeats alone differ by 0.0500",
+        "3 seeds, 4 needed",
+    ]
+    assert "repeats" not in domain_verdicts({"a": {"x": BETTER}}).data[0].customdata[0][0]
 
 
 def test_costs_stack_phases_and_leave_out_sums_and_phases_without_time():

@@ -25,6 +25,10 @@ def verdict(name: str, difference: float, half: float, outcome: str, n: int = 3)
         n=n,
         outcome=outcome,
         unit="nats per token",
+        seeds_needed=None if n == 1 else 5,
+        bootstrap_low=difference - half / 2,
+        bootstrap_high=difference + half / 2,
+        noise_floor=0.03,
     )
 
 
@@ -164,6 +168,9 @@ def test_verdicts_tell_outcomes_by_shape_as_well_as_colour():
     better = figure.data[0]
     assert better.x == (-0.04,) and better.error_x.array == pytest.approx((0.02,))
     assert "nats per token" in figure.layout.xaxis.title.text
+    told = better.customdata[0][0]
+    assert "bootstrap -0.0500 to -0.0300" in told and "repeats alone differ by 0.0300" in told
+    assert told.endswith("3 seeds, 5 needed")
     assert list(figure.layout.yaxis.categoryarray)[-1] == "a against uniform"
     assert plots.png(figure).startswith(b"\x89PNG")
     assert texts(plots.verdicts([])) == ["nothing compared yet"]

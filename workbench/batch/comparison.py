@@ -167,19 +167,27 @@ def compare(
     if not groups:
         raise RunError("there are no runs to compare", remedy="give run folders")
     baseline = choose_baseline(groups, baseline)
-    by_seed = {label: _by_seed(label, own, repeated) for label, own in groups.items()}
+    seeds = {label: by_seed(label, own, repeated=repeated) for label, own in groups.items()}
     return [
         verdict
         for label in groups
         if label != baseline
-        for verdict in _verdicts(label, by_seed[label], baseline, by_seed[baseline], without)
+        for verdict in _verdicts(label, seeds[label], baseline, seeds[baseline], without)
     ]
 
 
 def compare_each(
-    runs: Runs, baseline: str | None = None, *, without: Collection[str] = ()
+    runs: Runs,
+    baseline: str | None = None,
+    *,
+    without: Collection[str] = (),
+    repeated: bool = False,
 ) -> tuple[list[Verdict], list[str]]:
-    """Verdicts of all labels that can be compared to the baseline, and why others cannot."""
+    """Verdicts of all labels that can be compared to the baseline, and why others cannot.
+
+    Args:
+        without, repeated: see `compare`.
+    """
     groups = group_runs(runs)
     if not groups:
         raise RunError("there are no runs to compare", remedy="give run folders")
@@ -190,7 +198,7 @@ def compare_each(
             continue
         pair = {name: groups[name] for name in (baseline, label)}
         try:
-            verdicts += compare(pair, baseline, without=without)
+            verdicts += compare(pair, baseline, without=without, repeated=repeated)
         except WorkbenchError as error:
             refusals[str(error)] = None
     return verdicts, list(refusals)
@@ -244,9 +252,14 @@ def _plain_label(run: RunFolder, *, alone: bool) -> str:
     return str(run.config.get("name", "run") if alone else reweighter.get("name", "run"))
 
 
-def _by_seed(
-    label: str, runs: list[RunFolder], repeated: bool = False
+def by_seed(
+    label: str, runs: Sequence[RunFolder], *, repeated: bool = False
 ) -> dict[int, list[RunFolder]]:
+    """Seed -> runs of a label, more than one only where they are said to be repeats.
+
+    Raises:
+        RunError: a seed twice, naming both runs.
+    """
     found: dict[int, list[RunFolder]] = {}
     for run in runs:
         own = found.setdefault(run.config["seed"], [])

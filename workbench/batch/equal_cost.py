@@ -2,29 +2,33 @@
 
     cost_table(runs)                                 # seconds and FLOPs by phase, a row a setting
     compare_at_equal_cost(runs, "uniform")           # verdicts, at the seconds of the cheapest run
+    compare_at_equal_cost(runs, "uniform", by="flops")
     plots.held_out_by_seconds(cost_curves(runs))
 
-The cost of a run is the time of its steps and of choosing its data; evaluation is a measurement,
-not part of the method, and is listed but not charged.  Shapes: N evaluations.
+The cost of a run is that of its steps and of choosing its data, and what others paid for it before:
+runs whose model or agent it uses, at its start, and what it read from their caches, where it did.
+Evaluation is a measurement, not part of the method, and is listed but not charged.
+Shapes: N evaluations.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate, chain
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from workbench.batch.comparison import (
     Groups,
+    by_seed,
     check_same_measure,
     choose_baseline,
     final_held_out,
     group_runs,
 )
-from workbench.core import DataError, RunError
+from workbench.core import ConfigError, DataError, RunError, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +37,13 @@ if TYPE_CHECKING:
     from workbench.evaluation import Verdict
     from workbench.tracking import RunFolder
 
+    Curve = tuple[np.ndarray, np.ndarray]
+    """What was spent up to each evaluation, (N,), and the loss there in nats, (N,)."""
+
+By = Literal["seconds", "flops"]
 NOT_CHARGED = "evaluate"
+_OF_A_STEP = {"seconds": ("seconds",), "flops": ("flops", "probe_flops", "policy_flops")}
+_UNITS = {"seconds": "s", "flops": "FLOPs"}
 
 
 def phases(run: RunFolder) -> dict[str, dict[str, float | None]]:
@@ -86,9 +96,7 @@ def cost_table(runs: Runs, *, without: Collection[str] = ()) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cost_curves(
-    runs: Runs, *, without: Collection[str] = ()
-) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+def cost_curves(runs: Runs, *, without: Collection[str] = ()) -> dict[str, list[Curve]]:
     """Label -> for each evaluated run its seconds spent and held-out loss in nats, both (N,)."""
     return {
         label: [_curve(run, without) for run in own if run.events("held_out")]
@@ -97,37 +105,50 @@ def cost_curves(
 
 
 def compare_at_equal_cost(
-    runs: Runs, baseline: str | None = None, *, without: Collection[str] = ()
+    runs: Runs,
+    baseline: str | None = None,
+    *,
+    by: By = "seconds",
+    without: Collection[str] = (),
+    repeated: bool = False,
 ) -> tuple[list[Verdict], list[str]]:
-    """Verdicts on the held-out loss when every run may spend the seconds of the cheapest one.
+    """Verdicts on the held-out loss when every run may spend what the cheapest one did.
 
-    Between two evaluations the loss is taken as linear in time.  Time on a machine that does other
-    work is noise.
+    Between two evaluations the loss is taken as linear in what is spent.  Time on a machine that
+    does other work is noise; operations are not, but say nothing of how fast they are done.
 
+    Args:
+        by: what is spent, `seconds` or floating-point operations.
+        without, repeated: see `compare`.
     Returns:
-        The verdicts, and which settings are not finished, measured otherwise, or were not evaluated
-        that early, in a sentence each.
+        The verdicts, and which settings are not finished, measured otherwise, hold a seed twice,
+        did not count operations, or were not evaluated that early, in a sentence each.
     Raises:
-        ConfigError: no such baseline.
-        RunError: the baseline is not finished.
+        ConfigError: no such baseline, or no such cost.
+        RunError: one of these holds of the baseline.
         DataError: no common seed, or the baseline itself has no evaluation that early.
     """
     from workbench.evaluation import verdict
 
+    if by not in _UNITS:
+        problem, remedy = unknown_name("cost", by, _UNITS)
+        raise ConfigError(problem, remedy=remedy)
     groups = group_runs(runs)
     baseline = choose_baseline(groups, baseline)
-    groups, refused = _like(groups, baseline)
+    seeds, refused = _like(groups, baseline, by, repeated)
     curves = {
-        label: {run.config["seed"]: _curve(run, without) for run in own}
-        for label, own in groups.items()
+        label: {seed: [_curve(run, without, by) for run in runs] for seed, runs in own.items()}
+        for label, own in seeds.items()
     }
-    budget = _cheapest({label: list(own.values()) for label, own in curves.items()})
+    budget = _cheapest({label: list(chain(*own.values())) for label, own in curves.items()})
     nats = {
-        label: {seed: _at(curve, budget) for seed, curve in own.items()}
+        label: {seed: [_at(curve, budget) for curve in each] for seed, each in own.items()}
         for label, own in curves.items()
     }
-    late = [label for label, own in nats.items() if not all(map(math.isfinite, own.values()))]
-    told = f"not evaluated within {budget:.3g} s, the cost of the cheapest run"
+    late = [
+        label for label, own in nats.items() if not all(map(math.isfinite, chain(*own.values())))
+    ]
+    told = f"not evaluated within {budget:.3g} {_UNITS[by]}, the cost of the cheapest run"
     if baseline in late:
         raise DataError(
             f"{baseline} was {told}",
@@ -141,47 +162,62 @@ def compare_at_equal_cost(
     return verdicts, [*refused, *(f"{label} was {told}" for label in late)]
 
 
-def _like(groups: Groups, baseline: str) -> tuple[Groups, list[str]]:
-    """The groups that are finished and measured like the baseline, and why others are not."""
-    for run in groups[baseline]:
-        final_held_out(run)
+def _like(
+    groups: Groups, baseline: str, by: By, repeated: bool
+) -> tuple[dict[str, dict[int, list[RunFolder]]], list[str]]:
+    """Runs by label and seed that can be judged against the baseline, and why others cannot."""
     like, refused = {}, []
-    for label, own in groups.items():
+    for label in sorted(groups, key=lambda label: label != baseline):
         try:
-            for run in own:
+            for run in groups[label]:
                 final_held_out(run)
+                _require_counted(run, by)
                 check_same_measure(groups[baseline][0], run)
+            like[label] = by_seed(label, groups[label], repeated=repeated)
         except RunError as error:
+            if label == baseline:
+                raise
             refused.append(str(error))
-        else:
-            like[label] = own
-    return like, refused
+    return {label: like[label] for label in groups if label in like}, refused
+
+
+def _require_counted(run: RunFolder, by: By) -> None:
+    if not all(_OF_A_STEP[by][0] in event for event in run.events("step")):
+        raise RunError(
+            f"{run.path} was not counted in {by}",
+            remedy="train it again, or compare by seconds",
+        )
 
 
 def _finished(runs: list[RunFolder]) -> list[RunFolder]:
     return [run for run in runs if run.status() == "finished" and run.events("held_out")]
 
 
-def _curve(run: RunFolder, without: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds of steps and of choosing up to each evaluation, and its loss."""
+def _curve(run: RunFolder, without: Collection[str], by: By = "seconds") -> Curve:
+    """What was spent up to each evaluation, and its loss."""
     from workbench.evaluation import held_out_curve
 
     curve = held_out_curve(run.events(), without=without)
-    seconds = {event["step"]: event["seconds"] for event in run.events("step")}
-    total = np.array([0.0, *accumulate(seconds[step] for step in sorted(seconds))])
-    spent_N = total[np.searchsorted(sorted(seconds), curve.step_N)]
+    spent = {
+        event["step"]: sum(event.get(field, 0.0) for field in _OF_A_STEP[by])
+        for event in run.events("step")
+    }
+    before = phases(run).get("earlier", {}).get(by) or 0.0
+    total = np.array(list(accumulate((spent[step] for step in sorted(spent)), initial=before)))
+    spent_N = total[np.searchsorted(sorted(spent), curve.step_N)]
     for event in run.events("selected"):
-        spent_N = spent_N + event["seconds"] * (curve.step_N >= event["step"])
+        chosen = event.get(by, 0.0) + event.get("cached", {}).get(by, 0.0)
+        spent_N = spent_N + chosen * (curve.step_N >= event["step"])
     return spent_N, curve.nats_N
 
 
-def _cheapest(curves: dict[str, list[tuple[np.ndarray, np.ndarray]]]) -> float:
-    return min(float(seconds_N[-1]) for own in curves.values() for seconds_N, _ in own)
+def _cheapest(curves: dict[str, list[Curve]]) -> float:
+    return min(float(spent_N[-1]) for own in curves.values() for spent_N, _ in own)
 
 
-def _at(curve: tuple[np.ndarray, np.ndarray], seconds: float) -> float:
+def _at(curve: Curve, spent: float) -> float:
     """The loss when so much was spent; NaN before the first evaluation."""
-    return float(np.interp(seconds, *curve, left=math.nan))
+    return float(np.interp(spent, *curve, left=math.nan))
 
 
 def _mean_seconds(runs: list[RunFolder]) -> dict[str, Any]:

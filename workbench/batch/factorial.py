@@ -12,22 +12,30 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from workbench.batch.comparison import final_held_out
+from workbench.batch.comparison import by_seed, check_same_measure, final_held_out
 
 if TYPE_CHECKING:
     from workbench.config import RunConfig
     from workbench.evaluation import Verdict
+    from workbench.tracking import RunFolder
     from workbench.training import Run
 
 NONE = "none"
 JOINED = " + "
 
 
-def factorial(runs: Mapping[str, Sequence[Run]], *, without: Collection[str] = ()) -> list[Verdict]:
+def factorial(
+    runs: Mapping[str, Sequence[Run]],
+    *,
+    without: Collection[str] = (),
+    repeated: bool = False,
+) -> list[Verdict]:
     """Main effects and interactions on the mean held-out loss, paired by seed.
 
     Args:
         without: domains that do not count, such as one known to be noise.
+        repeated: several runs of a label and seed are repeats, which set the noise floor;
+            otherwise they are refused.
     Raises:
         RunError: a run that is not finished, was never evaluated, or was measured on other text
             than those of its seed; a seed twice.
@@ -35,11 +43,17 @@ def factorial(runs: Mapping[str, Sequence[Run]], *, without: Collection[str] = (
     """
     from workbench.evaluation import effects, mean_nats
 
-    values = {
-        parts(label): {
-            run.config.seed: mean_nats(final_held_out(run.folder)["losses"], without) for run in own
-        }
+    cells = {
+        parts(label): by_seed(label, [run.folder for run in own], repeated=repeated)
         for label, own in runs.items()
+    }
+    _check_alike(cells.values())
+    values = {
+        cell: {
+            seed: [mean_nats(final_held_out(run)["losses"], without) for run in own]
+            for seed, own in seeds.items()
+        }
+        for cell, seeds in cells.items()
     }
     return effects(values)
 
@@ -70,6 +84,15 @@ def at_equal_compute(
 def parts(label: str) -> tuple[str, ...]:
     """What a label says is on."""
     return tuple(name for name in label.split(JOINED) if name != NONE)
+
+
+def _check_alike(cells: Collection[Mapping[int, Sequence[RunFolder]]]) -> None:
+    """RunError for a run that was measured otherwise than the first of its seed."""
+    first: dict[int, RunFolder] = {}
+    for seeds in cells:
+        for seed, own in seeds.items():
+            for run in own:
+                check_same_measure(first.setdefault(seed, run), run)
 
 
 def _twin(label: str, dear: str, labels: Collection[str]) -> str:

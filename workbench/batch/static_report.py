@@ -52,6 +52,7 @@ def report(
     title: str = "Runs compared",
     baseline: str | None = None,
     verdicts: Sequence[Verdict] | None = None,
+    repeated: bool = False,
     corpus_overview: Sequence[Mapping[str, Any]] = (),
     progress: Progress | None = None,
 ) -> Path:
@@ -62,6 +63,7 @@ def report(
         out: the HTML file; replaced when it exists.
         baseline: label the others are compared to; `uniform`, or the first, when None.
         verdicts: comparisons to show; made from the runs when None.
+        repeated: several runs of a label and seed are repeats, which set the noise floor.
         corpus_overview: rows of `PreparedCorpus.overview()`, where at hand.
         progress: told each part as it is drawn.
     Returns:
@@ -75,8 +77,11 @@ def report(
         raise RunError("there are no runs to report on", remedy="give run folders")
     baseline = choose_baseline(groups, baseline)
     everyone = [run for own in groups.values() for run in own]
+    refused: list[str] = []
+    if verdicts is None and len(groups) > 1:
+        verdicts, refused = compare_each(groups, baseline, repeated=repeated)
     sections = [
-        page.section("Verdicts", *_verdicts(groups, baseline, verdicts)),
+        page.section("Verdicts", *_verdicts(verdicts, refused)),
         page.section("Runs", _runs(groups)),
         page.section("Settings", *_settings(groups)),
         *_figures(groups, progress or _silent),
@@ -104,16 +109,12 @@ def _write(out: Path, html: str) -> Path:
     return out
 
 
-def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) -> list[str]:
+def _verdicts(given: Sequence[Verdict] | None, refusals: Sequence[str]) -> list[str]:
     """The sentence of each verdict on the mean, then all of them as figure and table."""
     from workbench import plots
 
     if given is None:
-        if len(groups) < 2:
-            return [page.paragraph("One setting only: nothing to compare it to.")]
-        given, refusals = compare_each(groups, baseline)
-    else:
-        refusals = []
+        return [page.paragraph("One setting only: nothing to compare it to.")]
     refused = [page.paragraph(f"No verdict: {refusal}") for refusal in refusals]
     if not given:
         return refused
@@ -130,17 +131,9 @@ def _verdicts(groups: Groups, baseline: str, given: Sequence[Verdict] | None) ->
 
 
 def _verdict_row(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "setting": verdict.name,
-        "baseline": verdict.baseline_name,
-        "outcome": verdict.outcome,
-        "difference": verdict.mean_difference,
-        "low": verdict.low,
-        "high": verdict.high,
-        "unit": verdict.unit,
-        "seeds": verdict.n,
-        "seeds_needed": verdict.seeds_needed,
-    }
+    from workbench.evaluation.verdicts import COLUMNS
+
+    return {heading: getattr(verdict, field) for heading, field in COLUMNS.items()}
 
 
 def _runs(groups: Groups) -> str:

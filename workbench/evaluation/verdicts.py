@@ -107,6 +107,7 @@ def verdict(
     unit: str = "nats per token",
     lower_is_better: bool = True,
     confidence: float = 0.95,
+    floor: float | None = None,
 ) -> Verdict:
     """Compare two settings on the seeds they have in common.
 
@@ -115,6 +116,8 @@ def verdict(
             repeats of one and the same run.
         confidence: of the interval; "better" and "worse" mean that it leaves out zero, that some
             difference is above `RESOLUTION`, and the mean difference above the noise floor.
+        floor: the noise floor where values are means of runs that were repeated, see
+            `noise_floor`; None takes it from the repeats that are given.
     Raises:
         ConfigError: confidence outside (0, 1).
         DataError: no common seed.
@@ -131,7 +134,10 @@ def verdict(
     spread = float(difference.std(ddof=1)) if n > 1 else math.inf
     half_width = _t_factor(n, confidence) * spread / math.sqrt(n) if n > 1 else math.inf
     low, high = mean - half_width, mean + half_width
-    floor = _noise_floor([(theirs[seed], own[seed]) for seed in theirs if seed in own], confidence)
+    if floor is None:
+        shared = [seed for seed in theirs if seed in own]
+        repeats = [each[seed] for seed in shared for each in (theirs, own)]
+        floor = noise_floor(repeats, 1 / max(1, len(shared)), confidence)
     largest = max(abs(value) for value in (*means.values(), *base_means.values()))
     seen = bool(np.abs(difference).max() > RESOLUTION * largest) and abs(mean) > floor
     bootstrap_low, bootstrap_high = _bootstrap(difference, confidence)
@@ -152,27 +158,48 @@ def verdict(
     )
 
 
+def noise_floor(
+    repeats: Sequence[Sequence[float] | np.ndarray], share: float, confidence: float = 0.95
+) -> float:
+    """Half-width of the interval of an effect that repeats alone would show; 0 without repeats.
+
+    Args:
+        repeats: the values of every run that the effect is made of, each with its repeats.
+        share: part, of either sign, with which the mean of each run enters the effect.
+    """
+    groups = [_values(values) for values in repeats]
+    freedom = sum(len(values) - 1 for values in groups)
+    if freedom == 0:
+        return 0.0
+    variance = sum(float(((v - v.mean()) ** 2).sum()) for v in groups) / freedom
+    of_effect = variance * share**2 * sum(1 / len(values) for values in groups)
+    return _t_factor(freedom + 1, confidence) * math.sqrt(of_effect)
+
+
+COLUMNS = {
+    "setting": "name",
+    "baseline": "baseline_name",
+    "outcome": "outcome",
+    "difference": "mean_difference",
+    "low": "low",
+    "high": "high",
+    "bootstrap low": "bootstrap_low",
+    "bootstrap high": "bootstrap_high",
+    "noise floor": "noise_floor",
+    "unit": "unit",
+    "seeds": "n",
+    "seeds needed": "seeds_needed",
+}
+"""Of every table of verdicts: heading -> field of `Verdict`."""
+
+
 def table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     """One row a verdict, in the given order.  Each has its own interval: with many rows, some
     leave out zero by chance."""
     import pandas as pd
 
-    columns = {
-        "setting": "name",
-        "baseline": "baseline_name",
-        "outcome": "outcome",
-        "difference": "mean_difference",
-        "low": "low",
-        "high": "high",
-        "bootstrap low": "bootstrap_low",
-        "bootstrap high": "bootstrap_high",
-        "noise floor": "noise_floor",
-        "unit": "unit",
-        "seeds": "n",
-        "seeds needed": "seeds_needed",
-    }
-    rows = [[getattr(v, field) for field in columns.values()] for v in verdicts]
-    return pd.DataFrame(rows, columns=list(columns)).astype({"seeds needed": "Int64"})
+    rows = [[getattr(v, field) for field in COLUMNS.values()] for v in verdicts]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"seeds needed": "Int64"})
 
 
 def _paired_differences(
@@ -195,19 +222,8 @@ def _paired_differences(
     return np.array([treatment[seed] - baseline[seed] for seed in seeds], dtype=np.float64)
 
 
-def _values(value: float | Sequence[float]) -> np.ndarray:
+def _values(value: float | Sequence[float] | np.ndarray) -> np.ndarray:
     return np.atleast_1d(np.asarray(value, dtype=np.float64))
-
-
-def _noise_floor(pairs: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float) -> float:
-    """Half-width of the interval of a mean difference made by repeats alone; 0 without repeats."""
-    groups = [values for pair in pairs for values in pair]
-    freedom = sum(len(values) - 1 for values in groups)
-    if freedom == 0:
-        return 0.0
-    variance = sum(float(((v - v.mean()) ** 2).sum()) for v in groups) / freedom
-    of_mean = variance * sum(1 / len(a) + 1 / len(b) for a, b in pairs) / len(pairs) ** 2
-    return _t_factor(freedom + 1, confidence) * math.sqrt(of_mean)
 
 
 def _bootstrap(difference: np.ndarray, confidence: float) -> tuple[float, float]:

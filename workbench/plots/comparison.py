@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 
 from workbench.plots.draw import Panel
 from workbench.plots.series import Line, Points
-from workbench.plots.summaries import VerdictLike
+from workbench.plots.summaries import VerdictLike, support
 from workbench.plots.theme import blank, safe, say_nothing_yet, style
 
 DIFFERENCE_COLOURS = [[0.0, "#56B4E9"], [0.5, "#F7F7F7"], [1.0, "#E69F00"]]
@@ -52,7 +52,9 @@ def domain_verdicts(verdicts: Mapping[str, Mapping[str, VerdictLike]]) -> go.Fig
         y=[safe(label) for label in labels],
         z=z,
         text=[[_told(v) for v in row] for row in found],
-        customdata=[[_interval(v) for v in row] for row in found],
+        customdata=[
+            [f"{v.outcome}<br>{support(v)}" if v else "not compared" for v in row] for row in found
+        ],
         zmin=-limit,
         zmax=limit,
         colorscale=DIFFERENCE_COLOURS,
@@ -138,11 +140,3 @@ def _over_time(curves: Sequence[Points]) -> Line | None:
 
 def _told(v: VerdictLike | None) -> str:
     return f"{_SIGNS.get(v.outcome, '')}{v.mean_difference:+.3f}".replace("-", "−") if v else "–"
-
-
-def _interval(v: VerdictLike | None) -> str:
-    if v is None:
-        return "not compared"
-    if not math.isfinite(v.high - v.low):
-        return f"{v.outcome}: no interval from one seed"
-    return f"{v.outcome}: interval {v.low:+.4f} to {v.high:+.4f}, {v.n} seeds"

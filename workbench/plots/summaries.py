@@ -41,6 +41,14 @@ class VerdictLike(Protocol):
     def outcome(self) -> str: ...
     @property
     def unit(self) -> str: ...
+    @property
+    def seeds_needed(self) -> int | None: ...
+    @property
+    def bootstrap_low(self) -> float: ...
+    @property
+    def bootstrap_high(self) -> float: ...
+    @property
+    def noise_floor(self) -> float: ...
 
 
 def verdicts(items: Sequence[VerdictLike], title: str = "Verdicts") -> go.Figure:
@@ -69,11 +77,6 @@ def _interval(
     def reach(end: float, middle: float) -> float | None:
         return abs(end - middle) if math.isfinite(end) else None
 
-    def told(v: VerdictLike) -> str:
-        if not math.isfinite(v.high - v.low):
-            return "no interval from one seed"
-        return f"interval {v.low:+.4f} to {v.high:+.4f}"
-
     return go.Scatter(
         x=[v.mean_difference for _, v in items],
         y=[name for name, _ in items],
@@ -89,10 +92,27 @@ def _interval(
         mode="markers",
         marker={"color": colour, "symbol": symbol, "size": 15},
         name=outcome,
-        customdata=[[told(v), v.n, v.unit] for _, v in items],
-        hovertemplate=f"%{{y}}: {outcome}<br>%{{x:+.4f}} %{{customdata[2]}}<br>%{{customdata[0]}}"
-        "<br>%{customdata[1]} seeds<extra></extra>",
+        customdata=[[support(v), v.unit] for _, v in items],
+        hovertemplate=f"%{{y}}: {outcome}<br>%{{x:+.4f}} %{{customdata[1]}}<br>%{{customdata[0]}}"
+        "<extra></extra>",
     )
+
+
+def support(v: VerdictLike) -> str:
+    """What a verdict rests on, for a hover: intervals, seeds, and the noise floor if there is one.
+
+    Lines are parted by `<br>`.
+    """
+    lines = ["no interval from one seed"]
+    if math.isfinite(v.high - v.low):
+        lines = [
+            f"interval {v.low:+.4f} to {v.high:+.4f}",
+            f"bootstrap {v.bootstrap_low:+.4f} to {v.bootstrap_high:+.4f}",
+        ]
+    if v.noise_floor:
+        lines.append(f"repeats alone differ by {v.noise_floor:.4f}")
+    needed = "" if v.seeds_needed is None else f", {v.seeds_needed} needed"
+    return "<br>".join([*lines, f"{v.n} seed{'s' if v.n > 1 else ''}{needed}"])
 
 
 def corpus(overview: Sequence[Mapping[str, Any]]) -> go.Figure:
