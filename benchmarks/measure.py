@@ -3,9 +3,11 @@
     times = compare({"plain": f, "ours": g}, baseline="plain", rounds=15)
     print(times["ours"])                       # 1.003 × [0.998, 1.008], 231 ms
     record("loss_kernel", {"tiny": ...})       # benchmarks/results/loss_kernel.json
+    append("scaling", {"rows": ...})           # one more line of benchmarks/results/scaling.jsonl
 
 Contenders take turns within every round, so that what else the machine does falls on all of them;
-only ratios taken in one run are worth reading.
+only ratios taken in one run are worth reading.  What a GPU was asked to do has ended when its time
+is taken.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from workbench.kernels import peak_mib
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -66,6 +70,7 @@ def compare(
         for j in np.roll(np.arange(len(names)), i):
             began = clock()
             contenders[names[j]]()
+            finish()
             if i >= 0:
                 seconds[i, j] = clock() - began
     drawn = np.random.default_rng(0).integers(0, rounds, (1000, rounds))
@@ -76,6 +81,37 @@ def compare(
         name: Timing(float(medians[j]), float(medians[j] / medians[base]), low[j], high[j], rounds)
         for j, name in enumerate(names)
     }
+
+
+def this_device() -> str:
+    """Where benchmarks compute: the GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def finish() -> None:
+    """Wait until the GPU has done what it was asked to; nothing without one."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def peak_device_mib(function: Callable[[], object]) -> float:
+    """Largest amount of live tensor memory above what was live before the call, in MiB.
+
+    Of this process' GPU once it is in use, of the host otherwise.
+    """
+    if not torch.cuda.is_initialized():
+        return peak_mib(function)
+    finish()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    function()
+    finish()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def exponent(size_n: Sequence[float], cost_n: Sequence[float]) -> float:
+    """Slope of log cost over log size by least squares: 1 for a cost in proportion to the size."""
+    return float(np.polyfit(np.log(size_n), np.log(cost_n), 1)[0])
 
 
 def peak_resident_mib(command: Sequence[str]) -> float:
@@ -115,16 +151,34 @@ def record(name: str, payload: Mapping[str, Any], *, command: str | None = None)
         payload: plain JSON types and `Timing`s.
         command: how to repeat it; `python -m benchmarks.<name>` when None.
     """
-    result = {
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    result = _dated(name, payload, command)
+    path.write_text(json.dumps(result, indent=2, ensure_ascii=False, default=_plain) + "\n")
+    return path
+
+
+def append(name: str, payload: Mapping[str, Any], *, command: str) -> Path:
+    """Add one line to benchmarks/results/<name>.jsonl, beside those of other days and devices.
+
+    Args:
+        payload, command: as in `record`.
+    """
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.jsonl"
+    line = json.dumps(_dated(name, payload, command), ensure_ascii=False, default=_plain)
+    with path.open("a") as file:
+        file.write(line + "\n")
+    return path
+
+
+def _dated(name: str, payload: Mapping[str, Any], command: str | None) -> dict[str, Any]:
+    return {
         "date": date.today().isoformat(),
         "command": command or f"python -m benchmarks.{name}",
         "machine": machine(),
         **payload,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2, ensure_ascii=False, default=_plain) + "\n")
-    return path
 
 
 def _plain(value: Any) -> Any:
