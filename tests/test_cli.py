@@ -21,7 +21,7 @@ from workbench.core import ConfigError, WorkbenchError
 from workbench.tracking import RunFolder
 
 COMMANDS = (
-    *("demo", "prepare", "train", "resume", "fork", "mixture", "sweep"),
+    *("demo", "prepare", "train", "plan", "resume", "fork", "mixture", "sweep"),
     *("evaluate", "runs", "report", "doctor"),
 )
 TINY = (
@@ -112,6 +112,25 @@ def test_a_selector_and_its_options_come_from_the_command_line(call):
     assert manifest["tokens"] <= manifest["budget_tokens"]
     selected = set(folder.selection().frame("selected").sample_id)
     assert set(folder.ledger.frame().sample_id) <= selected
+
+
+def test_plan_says_what_a_run_needs_and_refuses_what_does_not_fit(call):
+    small = call("plan", "--flops", "1e9", "--set", "device=cpu", "--set", "total_steps=10")
+    assert small.exit_code == 0, small.output
+    assert "1.3 M parameters on 1 × cpu" in plain(small.output) and "peak" in small.output
+    device = ("--set", "device=cpu", "--flops", "4e14")
+    large = call("plan", "--model", "llama-7b", "--devices", "4", "--domains", "7", *device)
+    assert large.exit_code == 1
+    assert "6,738.4 M parameters on 4 × cpu (ddp)" in plain(large.output)
+    assert "activation_checkpointing=True" in plain(large.output)
+
+
+def test_several_devices_are_refused_before_a_process_starts(call, tmp_path):
+    refused = call("train", *TINY, "--devices", "5")
+    assert refused.exit_code == 1 and "some of 5 ranks without a row" in plain(refused.output)
+    refused = call("train", *TINY, "--devices", "2", "--sink", "wandb")
+    assert refused.exit_code == 1 and "--sink wandb with several devices" in plain(refused.output)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_prepare_shows_what_the_corpus_holds(call):

@@ -8,56 +8,36 @@ Rooms are imported inside the commands, so that `workbench --help` answers at on
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperGroup
 
-from workbench.core import WorkbenchError
+from workbench.console import (
+    OneLineErrors,
+    bar,
+    console,
+    errors,
+    follow_launched,
+    follow_run,
+    print_table,
+    settings_of,
+    shown,
+    sinks_of,
+    values_of,
+)
+from workbench.core import ConfigError
 
-if TYPE_CHECKING:
-    from workbench.batch.notebook import Progress
-    from workbench.config import RunConfig
-    from workbench.training import Run
-    from workbench.training.loop import Callback
-
-# Without a terminal there is no width to fit, and folded cells are hard to search.
-# Under torchrun one rank speaks for all; what goes wrong, each says for itself.
-_quiet = os.environ.get("RANK", "0") != "0"
-console = Console(width=None if sys.stdout.isatty() else 160, quiet=_quiet)
-_errors = Console(stderr=True)
 # What fits into 80 columns; the notebook and the manifest have the rest.
 _OVERVIEW = (
     *("domain", "documents", "megabytes", "tokens", "train_rows", "held_out_rows"),
     *("near_duplicates", "skipped_files"),
 )
 
-
-class _OneLineErrors(TyperGroup):
-    """Shows a WorkbenchError as its problem and remedy; `--debug` lets the traceback through."""
-
-    def invoke(self, ctx):
-        try:
-            return super().invoke(ctx)
-        except WorkbenchError as error:
-            if ctx.params.get("debug"):
-                raise
-            _errors.print(f"[red]error[/red] {escape(error.problem)}", soft_wrap=True)
-            if error.remedy:
-                _errors.print(f"[dim]remedy[/dim] {escape(error.remedy)}", soft_wrap=True)
-            raise typer.Exit(1) from None
-
-
 app = typer.Typer(
-    cls=_OneLineErrors,
+    cls=OneLineErrors,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
@@ -75,6 +55,9 @@ Corpus = Annotated[
     str | None, typer.Option(help="installed, planted, a folder, a file, or a datasets name.")
 ]
 
+Devices = Annotated[
+    int, typer.Option(help="Processes of torchrun, one for each; 1 trains in this one.")
+]
 Sinks = Annotated[
     list[str] | None,
     typer.Option("--sink", help="Also write to tensorboard, wandb or mlflow; repeat for several."),
@@ -101,11 +84,11 @@ def demo(
     notebook = notebook or Path(__file__).parents[1] / "notebooks" / "00_tour.ipynb"
     out = (out or Path("out") / time.strftime("demo-%Y%m%d-%H%M%S")).absolute()
     parameters = {"profile": profile, "seed": seed, "out_dir": out}
-    with _bar() as progress:
+    with bar() as progress:
         executed = execute(notebook, out / notebook.name, parameters, progress=progress)
-    console.print("executed notebook", _shown(executed), soft_wrap=True)
+    console.print("executed notebook", shown(executed), soft_wrap=True)
     for page in sorted(out.glob("*.html")):
-        console.print("report           ", _shown(page), soft_wrap=True)
+        console.print("report           ", shown(page), soft_wrap=True)
 
 
 @app.command(epilog="Example: workbench prepare --corpus texts/ --set context_tokens=256")
@@ -114,63 +97,103 @@ def prepare(corpus: Corpus = None, config: ConfigFile = None, changes: Settings 
     from workbench import data
     from workbench.batch.terminal import print_notes
 
-    settings = _settings(config, changes, corpus=corpus)
-    with _bar() as progress:
+    settings = settings_of(config, changes, corpus=corpus)
+    with bar() as progress:
         prepared = data.prepare(
             settings.corpus, settings.tokenizer, settings.rows, progress=progress
         )
     rows = [{name: row[name] for name in _OVERVIEW} for row in prepared.overview()]
-    _print_table(rows, title=f"corpus {prepared.content_hash[:12]}")
+    print_table(rows, title=f"corpus {prepared.content_hash[:12]}")
     print_notes(console, prepared.notes(), prepared.path / "manifest.json")
-    console.print("prepared in", _shown(prepared.path), soft_wrap=True)
+    console.print("prepared in", shown(prepared.path), soft_wrap=True)
 
 
 @app.command(epilog="Example: workbench train --reweighter linupper --seed 1 --set temperature=0.4")
 def train(
     config: ConfigFile = None,
     corpus: Corpus = None,
-    model: Annotated[str | None, typer.Option(help="tiny, small, mini-124m, or a folder.")] = None,
+    model: Annotated[str | None, typer.Option(help="tiny, a paper's, or a folder.")] = None,
     reweighter: Annotated[str | None, typer.Option(help="How much each sample counts.")] = None,
     mixer: Annotated[str | None, typer.Option(help="How much of each domain.")] = None,
     selector: Annotated[str | None, typer.Option(help="Which rows are read at all.")] = None,
     seed: int | None = None,
     name: Annotated[str | None, typer.Option(help="Name of the run and of its folder.")] = None,
     out: Annotated[Path, typer.Option(help="Folder that holds the run's folder.")] = Path("runs"),
+    devices: Devices = 1,
     sink: Sinks = None,
     changes: Settings = None,
 ) -> None:
     """Train a model into a run folder; Ctrl-C stops with a checkpoint."""
-    from workbench import training
+    from workbench import batch, training
     from workbench.batch.terminal import print_notes
 
     policies = {"reweighter": reweighter, "mixer": mixer, "selector": selector}
-    settings = _settings(
+    settings = settings_of(
         config, changes, seed=seed, name=name, corpus=corpus, model=model, **policies
     )
-    since, callbacks = time.time(), _sinks(sink, out / settings.name)
-    with _bar() as progress:
+    if devices != 1:
+        _require_no_sinks(sink)
+        return follow_launched(batch.launch(settings, out, devices=devices))
+    since, callbacks = time.time(), sinks_of(sink, out / settings.name)
+    with bar() as progress:
         run = training.start(settings, out, callbacks=callbacks, progress=progress, announce=False)
     print_notes(console, run.folder.environment["corpus_notes"], run.path / "config.json")
-    _follow(run, since)
+    follow_run(run, since)
+
+
+@app.command(epilog="Example: workbench plan --model llama-1.4b --devices 8 --domains 7")
+def plan(
+    config: ConfigFile = None,
+    corpus: Corpus = None,
+    model: Annotated[str | None, typer.Option(help="A paper's, with its paper's settings.")] = None,
+    devices: Annotated[int, typer.Option(help="Ranks, each with a device of its own.")] = 1,
+    domains: Annotated[int, typer.Option(help="Of the corpus.")] = 1,
+    flops: Annotated[
+        float | None, typer.Option(help="Operations a second of one device; measured here.")
+    ] = None,
+    changes: Settings = None,
+) -> None:
+    """Memory, time and disk that a run needs, from its shape alone; nothing is trained."""
+    from workbench.config import presets
+    from workbench.training import planner
+
+    base = (
+        settings_of(config, None, model=model, corpus=corpus)
+        if config
+        else presets.pretraining("full", model, corpus)
+    )
+    settings = base.change(**values_of(changes))
+    found = planner.plan(settings, corpus_domains=domains, devices=devices, flops_per_second=flops)
+    print_table(found.rows(), title=f"MiB on each of {devices} × {found.device}")
+    console.print(str(found), soft_wrap=True, highlight=False)
+    for note in found.notes:
+        console.print(f"[dim]note[/dim] {escape(note)}", soft_wrap=True)
+    planner.check_fits_device(settings, found)
 
 
 @app.command(epilog="Example: workbench resume runs/run --set peak_lr=0.0005")
 def resume(
     path: Annotated[Path, typer.Argument(help="A run folder.")],
     step: Annotated[int | None, typer.Option(help="Checkpoint to go on from; newest.")] = None,
+    devices: Devices = 1,
     sink: Sinks = None,
     changes: Settings = None,
 ) -> None:
     """Continue a run that was stopped, failed or was killed."""
-    from workbench import training
+    from workbench import batch, training
 
-    since, callbacks = time.time(), _sinks(sink, path)
+    if devices != 1:
+        _require_no_sinks(sink)
+        arguments = [] if step is None else [f"--step={step}"]
+        arguments += [f"--set={change}" for change in changes or ()]
+        return follow_launched(batch.attach(path, devices=devices, arguments=arguments))
+    since, callbacks = time.time(), sinks_of(sink, path)
     options: dict[str, Any] = {"background": True, "announce": False, "callbacks": callbacks}
-    with _bar() as progress:
+    with bar() as progress:
         run = training.resume(
-            path, step=step, changes=_values(changes), progress=progress, **options
+            path, step=step, changes=values_of(changes), progress=progress, **options
         )
-    _follow(run, since)
+    follow_run(run, since)
 
 
 @app.command(epilog="Example: workbench fork runs/run --step 100 --set mixer=exp3")
@@ -185,8 +208,8 @@ def fork(
 
     since = time.time()
     options = {"name": name, "background": True, "announce": False}
-    run = training.open_run(path).fork(step, **options, **_values(changes))
-    _follow(run, since)
+    run = training.open_run(path).fork(step, **options, **values_of(changes))
+    follow_run(run, since)
 
 
 @app.command(epilog="Example: workbench mixture --method doge --corpus installed --out out/doge")
@@ -209,10 +232,10 @@ def mixture(
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False)
 
-    settings = _settings(config, changes, corpus=corpus, model=model)
+    settings = settings_of(config, changes, corpus=corpus, model=model)
     searched = {"method": method, "runs": runs, "without": without or ()}
     written = batch.find_mixture(settings, out, **searched, say=say)
-    console.print("mixture", _shown(written), soft_wrap=True)
+    console.print("mixture", shown(written), soft_wrap=True)
     console.print(f"use it with: workbench train --mixer static --set mixture={written}")
 
 
@@ -261,9 +284,9 @@ def sweep(
         workers=workers,
         retry_failed=retry_failed,
     )
-    console.print(f"{done.standing()}: {_shown(out)}", soft_wrap=True)
+    console.print(f"{done.standing()}: {shown(out)}", soft_wrap=True)
     for path, result in done.failures().items():
-        _errors.print(f"[red]failed[/red] {escape(f'{path}: {result.problem}')}", soft_wrap=True)
+        errors.print(f"[red]failed[/red] {escape(f'{path}: {result.problem}')}", soft_wrap=True)
     if done.failures():
         console.print(f"try them again with: workbench sweep {out} --retry-failed", soft_wrap=True)
         raise typer.Exit(1)
@@ -290,9 +313,9 @@ def evaluate(
     options: dict[str, Any] = {"limit": limit, "step": step, "execute_code": execute_code}
     if tasks:
         options["tasks"] = tasks.split(",")
-    with _bar() as progress:
+    with bar() as progress:
         records = training.evaluate_downstream(path, data=data, progress=progress, **options)
-    _print_table(downstream.rows(list(records.values())), title=str(path))
+    print_table(downstream.rows(list(records.values())), title=str(path))
 
 
 @app.command(epilog="Example: workbench runs out")
@@ -300,7 +323,7 @@ def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("
     """List the runs at or below a folder."""
     from workbench.batch.terminal import run_row, runs_below
 
-    _print_table([run_row(run) for run in runs_below([folder], _errors)], title=str(folder))
+    print_table([run_row(run) for run in runs_below([folder], errors)], title=str(folder))
 
 
 @app.command(epilog="Example: workbench report runs --out report.html --baseline uniform")
@@ -314,10 +337,10 @@ def report(
     from workbench import batch
     from workbench.batch.terminal import runs_below
 
-    runs, options = runs_below(paths, _errors), {"title": title, "baseline": baseline}
-    with _bar() as progress:
+    runs, options = runs_below(paths, errors), {"title": title, "baseline": baseline}
+    with bar() as progress:
         written = batch.report(runs, out, progress=progress, **options)
-    console.print("report", _shown(written), soft_wrap=True)
+    console.print("report", shown(written), soft_wrap=True)
 
 
 @app.command(epilog="Example: workbench doctor --json")
@@ -329,71 +352,21 @@ def doctor(
 
     from workbench.doctor import examine, works
 
-    with _errors.status("looking at this machine"):
+    with errors.status("looking at this machine"):
         checks = examine()
     if as_json:
         print(json.dumps({"works": works(checks), "checks": [asdict(c) for c in checks]}, indent=2))
     else:
-        _print_table([asdict(check) for check in checks], title="workbench doctor")
+        print_table([asdict(check) for check in checks], title="workbench doctor")
     raise typer.Exit(0 if works(checks) else 1)
 
 
-def _settings(path: Path | None, changes: list[str] | None, **given: Any) -> RunConfig:
-    """Settings from a file, then from named options, then from `--set`."""
-    # Loading the policies first lets their option names resolve.
-    import workbench.mixing
-    import workbench.reweighting  # noqa: F401
-    from workbench.config import RunConfig
-
-    config = RunConfig.read(path) if path else RunConfig()
-    named = {name: value for name, value in given.items() if value is not None}
-    return config.change(**named).change(**_values(changes))
-
-
-def _sinks(names: list[str] | None, path: Path) -> list[Callback]:
-    from workbench.tracking import sinks
-
-    return [sinks.build(name, path) for name in names or ()]
-
-
-def _values(changes: list[str] | None) -> dict[str, Any]:
-    from workbench.batch.parameter_text import read_values
-
-    return read_values(changes or [], "--set")
-
-
-def _bar() -> AbstractContextManager[Progress]:
-    from workbench.batch.terminal import progress_bar
-
-    return progress_bar(console)
-
-
-def _follow(run: Run, since: float) -> None:
-    """Show what a run writes until it ends; Ctrl-C or SIGTERM stops it with a checkpoint."""
-    from workbench.batch.terminal import follow, run_row
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        follow(run, console, since=since)
-    except KeyboardInterrupt:
-        console.print("stopping after this step …")
-        run.stop()
-    run.wait()
-    row = run_row(run.folder)
-    console.print(f"{row['status']} at step {row['step']}, loss {row['loss']} nats", end=", ")
-    console.print(f"held-out {row['held_out']} nats", _shown(run.path), soft_wrap=True)
-    if run.status() == "stopped":
-        console.print(f"continue with: workbench resume {run.path}", soft_wrap=True)
-
-
-def _print_table(rows: list[dict[str, Any]], *, title: str) -> None:
-    from workbench.batch.terminal import print_table
-
-    print_table(console, rows, title=title)
-
-
-def _shown(path: Path) -> str:
-    return f"[cyan]{escape(str(path))}[/cyan]"
+def _require_no_sinks(names: list[str] | None) -> None:
+    if names:
+        raise ConfigError(
+            f"--sink {names[0]} with several devices",
+            remedy="leave it out: a sink follows a run that this process trains",
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from workbench.batch.comparison import (
 from workbench.batch.equal_cost import compare_at_equal_cost, cost_curves, cost_table
 from workbench.batch.exporting import export
 from workbench.batch.factorial import at_equal_compute, factorial
+from workbench.batch.launch import Launched, attach, launch
 from workbench.batch.mixing_scores import MixingScores, mixing_scores, score_table
 from workbench.batch.mixtures import find_mixture
 from workbench.batch.notebook import execute
@@ -22,10 +23,12 @@ from workbench.batch.sweep import Sweep, sweep
 from workbench.batch.what_if import fit_runs
 
 __all__ = [
+    "Launched",
     "MixingScores",
     "Range",
     "Sweep",
     "at_equal_compute",
+    "attach",
     "by_domain",
     "compare",
     "compare_at_equal_cost",
@@ -39,6 +42,7 @@ __all__ = [
     "find_mixture",
     "fit_runs",
     "group_runs",
+    "launch",
     "mixing_scores",
     "progress_lines",
     "record_prediction",

@@ -57,7 +57,7 @@ def train_study(
     runs: dict[str, list[Run]] = {label: [] for label in study}
     for number, (label, config) in enumerate(order, start=1):
         heading = f"run {number}/{len(order)} {config.name}"
-        teller = _Teller(heading, config.training.total_steps, every_seconds, say)
+        teller = Teller(heading, config.training.total_steps, every_seconds, say)
         run = training.train(config, out_dir, if_exists="resume", callbacks=[teller])
         held_out_nats = (run.summary() or {}).get("held_out_mean_nats")
         say(f"{heading}: done, held-out loss {held_out_nats:.4f} nats per token")
@@ -89,8 +89,8 @@ def _check_names(configs: Sequence[RunConfig]) -> None:
         seen.add(config.name)
 
 
-class _Teller:
-    """Callback of one run that says where it is, at most once in `every_seconds`."""
+class Teller:
+    """Given the events of one run, says where it is, at most once in `every_seconds`."""
 
     def __init__(self, heading: str, total_steps: int, every_seconds: float, say: Say):
         self._heading = heading

@@ -14,6 +14,7 @@ context, batch, steps, rate and betas.  Chosen here, because the papers leave it
   Llama (arXiv 2302.13971) has them.
 - `quad-1.3b`: 4 M tokens as 4096 rows of 1024; a constant rate is not built here, so it decays to a
   tenth; 1 % warm-up; weight decay 0.1 and clipping at 1.
+- Corpora: the catalogue's nearest to the paper's; of The Pile, what is still distributed.
 - Tokenizers: the model's own, of Llama a copy that is not gated.
 """
 
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 
 from workbench.config.run import OptimizerConfig, RowsConfig, TrainingConfig
 
+SLIMPAJAMA, PILE = "slimpajama-627b", "pile-uncopyrighted"
 GPT2_TOKENIZER = "openai-community/gpt2"
 PYTHIA_TOKENIZER = "EleutherAI/pythia-1b"
 LLAMA_TOKENIZER = "huggyllama/llama-7b"
@@ -32,6 +34,7 @@ LLAMA_TOKENIZER = "huggyllama/llama-7b"
 class Recipe:
     """What a model's training needs beside text and policies."""
 
+    corpus: str
     tokenizer: str
     rows: RowsConfig
     optimizer: OptimizerConfig
@@ -52,6 +55,7 @@ def _schedule(steps: int, rows: int, *, precision: str = "auto") -> TrainingConf
 
 def _gpt2(rows: int) -> Recipe:
     return Recipe(
+        "slimpajama-6b",
         GPT2_TOKENIZER,
         RowsConfig(context_tokens=512),
         OptimizerConfig(peak_lr=5e-4, final_lr=1e-4, warmup_steps=500, weight_decay=0.01),
@@ -59,9 +63,10 @@ def _gpt2(rows: int) -> Recipe:
     )
 
 
-def _acodm(tokenizer: str, peak_lr: float) -> Recipe:
+def _acodm(corpus: str, tokenizer: str, peak_lr: float) -> Recipe:
     steps = 41_667
     return Recipe(
+        corpus,
         tokenizer,
         RowsConfig(context_tokens=1024),
         OptimizerConfig(peak_lr=peak_lr, final_lr=peak_lr / 10, warmup_steps=round(0.01 * steps)),
@@ -71,6 +76,7 @@ def _acodm(tokenizer: str, peak_lr: float) -> Recipe:
 
 def _llama() -> Recipe:
     return Recipe(
+        SLIMPAJAMA,
         LLAMA_TOKENIZER,
         RowsConfig(context_tokens=4096),
         OptimizerConfig(peak_lr=3e-4, final_lr=3e-5, warmup_steps=500),
@@ -80,6 +86,7 @@ def _llama() -> Recipe:
 
 def _quad() -> Recipe:
     return Recipe(
+        SLIMPAJAMA,
         LLAMA_TOKENIZER,
         RowsConfig(context_tokens=1024),
         OptimizerConfig(peak_lr=5e-5, final_lr=5e-6, warmup_steps=75),
@@ -91,9 +98,9 @@ RECIPES: dict[str, Recipe] = {
     "gpt2-124m": _gpt2(48),
     "gpt2-209m": _gpt2(32),
     "gpt2-294m": _gpt2(32),
-    "pythia-410m": _acodm(PYTHIA_TOKENIZER, 3e-4),
-    "pythia-1b": _acodm(PYTHIA_TOKENIZER, 2.5e-4),
-    "llama-0.9b": _acodm(LLAMA_TOKENIZER, 2.5e-4),
+    "pythia-410m": _acodm(PILE, PYTHIA_TOKENIZER, 3e-4),
+    "pythia-1b": _acodm(PILE, PYTHIA_TOKENIZER, 2.5e-4),
+    "llama-0.9b": _acodm(SLIMPAJAMA, LLAMA_TOKENIZER, 2.5e-4),
     "quad-1.3b": _quad(),
     "llama-1.4b": _llama(),
     "llama-7b": _llama(),

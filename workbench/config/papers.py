@@ -46,13 +46,16 @@ Corpus = str | Mapping[str, Any] | CorpusConfig
 
 
 def pretraining(
-    model: str, *, corpus: Corpus, tokenizer: str | TokenizerConfig | None = None
+    model: str,
+    *,
+    corpus: Corpus | None = None,
+    tokenizer: str | TokenizerConfig | None = None,
 ) -> RunConfig:
     """How a paper trains its model: rows, batch, schedule, optimiser; all text, no policy.
 
     Args:
         model: of the paper's presets.
-        corpus: all of its text is taken when only a name is given.
+        corpus: all of its text is taken when only a name is given; the recipe's when None.
         tokenizer: the one of the model's vocabulary when None, fetched by its name.
     Raises:
         ConfigError: another model.
@@ -60,7 +63,8 @@ def pretraining(
     if model not in RECIPES:
         problem, remedy = unknown_name("model of a paper", model, RECIPES)
         raise ConfigError(problem, remedy=remedy)
-    return _base(model, RECIPES[model], corpus, tokenizer)
+    recipe = RECIPES[model]
+    return _base(model, recipe, recipe.corpus if corpus is None else corpus, tokenizer)
 
 
 def acodm(

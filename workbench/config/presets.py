@@ -12,6 +12,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from workbench.config import papers
+from workbench.config.paper_recipes import RECIPES
 from workbench.config.run import Policy, RunConfig, SelectionConfig
 from workbench.core import ConfigError, unknown_name
 
@@ -228,6 +230,35 @@ def selection(profile: str, *, seed: int = 0) -> RunConfig:
             reference_domains=REFERENCE_DOMAINS if planted else None,
         ),
     )
+
+
+def pretraining(
+    profile: str,
+    model: str | None = None,
+    corpus: str | Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+) -> RunConfig:
+    """One run to pretrain: a paper's model with its paper's settings, or a small one.
+
+    Args:
+        profile: as in `tour`.  `ci` makes every model a few layers thin and trains seconds on
+            generated text, so that the settings of a large run can be rehearsed.
+        model: a paper's, whose settings then come from `papers.pretraining`; any other is trained
+            under the profile's settings.
+        corpus: in place of the profile's, or the paper's.
+    """
+    base = _base(profile, TOUR_PROFILES).replace(seed=seed)
+    if model in RECIPES and profile != "ci":
+        return papers.pretraining(model, corpus=corpus).replace(seed=seed)
+    if model is not None:
+        thin = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+        overrides = {**thin, "vocab_size": 400} if model in RECIPES else {}
+        base = base.replace(model={"name": model, "overrides": overrides})
+    if corpus is None:
+        return base
+    given = {"name": corpus} if isinstance(corpus, str) else dict(corpus)
+    return base.replace(corpus={"max_domain_mb": base.corpus.max_domain_mb, **given})
 
 
 TOGETHER_SEEDS = {"ci": 2, "demo": 3, "full": 5}

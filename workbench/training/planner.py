@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,11 +75,11 @@ class RunPlan:
     def fits(self) -> bool:
         return self.peak_mib <= self.free_mib
 
-    def rows(self) -> list[dict[str, float | str]]:
+    def rows(self) -> list[dict[str, Any]]:
         """A table of the memory of one device."""
         parts = ("parameters", "gradients", "optimizer", "activations", "loss", "copies")
         shown = {part: getattr(self, f"{part}_mib") for part in (*parts, "policies", "peak")}
-        return [{"part": part, "mib": round(value, 1)} for part, value in shown.items()]
+        return [{"part": part, "mib": round(value)} for part, value in shown.items()]
 
     def __str__(self) -> str:
         spread = f"{self.devices} × {self.device}" + (
@@ -156,8 +157,8 @@ def check_fits_device(config: RunConfig, planned: RunPlan) -> None:
     if planned.devices > 1 and training.parallel != "fsdp":
         remedies.append("parallel='fsdp'")
     remedies.append("use more devices with parallel='fsdp', or a smaller model")
-    largest = sorted(planned.rows()[:-1], key=lambda row: -float(row["mib"]))[:3]
-    told = ", ".join(f"{row['part']} {float(row['mib']):,.0f}" for row in largest)
+    largest = sorted(planned.rows()[:-1], key=lambda row: -row["mib"])[:3]
+    told = ", ".join(f"{row['part']} {row['mib']:,}" for row in largest)
     raise ConfigError(
         f"'{config.model.name}' needs {planned.peak_mib:,.0f} MiB on each of {planned.devices} × "
         f"{planned.device}, of which {planned.free_mib:,.0f} are free (most: {told})",

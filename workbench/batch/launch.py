@@ -1,0 +1,319 @@
+"""A run in processes of its own: it outlives the kernel, and `torchrun` gives it several devices.
+
+    running = launch(config, "runs", devices=2)      # returns at once
+    running.wait()                                   # says how far it is; raises what ended it
+    running.stop()                                   # after this step, with a checkpoint
+    running = attach("runs/run")                     # after the kernel was restarted
+
+Beside the run's folder, `<name>.launch/` holds its settings, log and process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.batch.study import Say, Teller
+from workbench.core import ConfigError, RunError
+from workbench.tracking import RunFolder, durable, encoding
+
+if TYPE_CHECKING:
+    from workbench.config import RunConfig
+    from workbench.training import Run
+
+POLL_SECONDS = 0.2
+TAIL_LINES = 20
+
+
+class Launched:
+    """A run that other processes train, followed through its folder.
+
+    path: of the run's folder, which appears once the text is prepared; devices: its ranks.
+    """
+
+    def __init__(self, path: Path, process: int | None, born: str, devices: int):
+        self.path, self.devices = path, devices
+        self._process, self._born = process, born
+        self._asked_to_stop = False
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"Launched({str(self.path)!r}, {self.status()})"
+
+    @property
+    def run(self) -> Run:
+        """The run as it is on disk, for figures and the report.
+
+        Raises:
+            RunError: its folder is not there yet.
+        """
+        from workbench.training import open_run
+
+        return open_run(self.path)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its processes are at work, or another one on the same folder."""
+        own = self._process is not None and _born(self._process) == self._born
+        # A killed process may keep its locks a moment longer than its number.
+        return own or _writer(self.path) is not None
+
+    def status(self) -> str:
+        """As of the folder, or `starting` while its processes prepare what it needs."""
+        status = RunFolder.open(self.path).status() if RunFolder.holds_run(self.path) else None
+        if self.alive and status not in ("running", "paused"):
+            return "starting"
+        return status or "failed"
+
+    @property
+    def log_path(self) -> Path:
+        return _beside(self.path) / "log.txt"
+
+    def log(self, lines: int = TAIL_LINES) -> list[str]:
+        """The last lines that its processes printed."""
+        try:
+            text = self.log_path.read_text(errors="replace")
+        except FileNotFoundError:
+            return []
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+    def stop(self) -> None:
+        """End it before its next step with a checkpoint; while it starts, at once."""
+        self._asked_to_stop = True
+        writer = _writer(self.path)
+        with suppress(ProcessLookupError):
+            if writer is not None:
+                os.kill(writer, signal.SIGINT)
+            elif self._process is not None and self.alive:
+                os.killpg(self._process, signal.SIGTERM)
+
+    def wait(
+        self,
+        *,
+        say: Say = print,
+        every_seconds: float = 10.0,
+        timeout_seconds: float | None = None,
+    ) -> Run:
+        """Until its processes end, saying how far it is; an interrupt leaves it going.
+
+        Args:
+            say: given each line, at most one in `every_seconds`.
+            timeout_seconds: then return, whether it has ended or not.
+        Returns:
+            The run, finished or stopped.
+        Raises:
+            RunError: it failed, or a rank died; with the log's last words and how to go on.
+        """
+        began, position, teller = time.monotonic(), 0, None
+        while True:
+            alive = self.alive
+            if RunFolder.holds_run(self.path):
+                folder = RunFolder.open(self.path)
+                total_steps = folder.config["training"]["total_steps"]
+                teller = teller or Teller(self.path.name, total_steps, every_seconds, say)
+                events, position = folder.follow(position)
+                if events:
+                    teller.on_events(events)
+            if not alive:
+                return self._ended()
+            if timeout_seconds is not None and time.monotonic() - began > timeout_seconds:
+                return self.run
+            time.sleep(POLL_SECONDS)
+
+    def _ended(self) -> Run:
+        if RunFolder.holds_run(self.path):
+            run = self.run
+            if self._asked_to_stop or run.status() in ("finished", "stopped"):
+                return run
+            reached = max((event["step"] + 1 for event in run.events("step")), default=0)
+            where = f"{run.status()} after {reached} steps"
+            go_on = f"go on with: workbench resume {self.path}"
+            go_on += f" --devices {self.devices}" if self.devices > 1 else ""
+        else:
+            where, go_on = "failed before its first step", "correct that and start it again"
+        problem, remedy = _last_words(self.log(200))
+        raise RunError(
+            f"{self.path} {where}: {problem}",
+            remedy=f"{remedy or go_on}; its log is {self.log_path}",
+        )
+
+
+def launch(config: RunConfig, out_dir: str | Path, *, devices: int = 1) -> Launched:
+    """Train `out_dir`/`config.name` in other processes, one for each device.
+
+    Where the folder holds a run of this config: one that is at work is attached to, one that was
+    cut short goes on, a finished one is returned.
+
+    Raises:
+        ConfigError: a policy, world size or model that does not fit, before anything starts.
+        RunError: the folder holds a run of another config.
+    """
+    from workbench.training.checks import check_policies
+    from workbench.training.device import resolve
+
+    check_policies(config)
+    config = resolve(config)
+    check_devices(config, devices)
+    path = (Path(out_dir) / config.name).absolute()
+    if RunFolder.holds_run(path) or _recorded(path) is not None:
+        return _again(path, config, devices)
+    return _start(path, ["train", "--out", str(path.parent)], devices, config)
+
+
+def attach(
+    path: str | Path, *, devices: int | None = None, arguments: Sequence[str] = ()
+) -> Launched:
+    """The run at `path`: at work in other processes, finished, or cut short and now resumed.
+
+    Args:
+        devices: of a run that is resumed; as many as it had when None.
+        arguments: more of `workbench resume`, such as "--step=100", with which a finished run goes
+            on, too.
+    Raises:
+        RunError: there is no run.
+    """
+    path = Path(path).absolute()
+    recorded = _recorded(path)
+    if recorded is not None and recorded.alive:
+        return recorded
+    folder = RunFolder.open(path)
+    if folder.status() in ("running", "paused"):
+        return Launched(path, None, "", 1)
+    known = devices or (recorded.devices if recorded else 1)
+    if folder.status() == "finished" and not arguments:
+        return Launched(path, None, "", known)
+    return _start(path, ["resume", str(path), *arguments], known)
+
+
+def check_devices(config: RunConfig, devices: int) -> None:
+    """Raise ConfigError unless so many devices are there, and batch and model fit them."""
+    import torch
+
+    from workbench.training.planner import check_fits_device, plan
+
+    if devices < 1:
+        raise ConfigError(f"devices = {devices}", remedy="give 1 or more")
+    on_cuda = torch.device(config.training.device).type == "cuda"
+    if on_cuda and devices > torch.cuda.device_count():
+        raise ConfigError(
+            f"{devices} devices asked for, {torch.cuda.device_count()} GPUs are here",
+            remedy="ask for fewer, or use device=cpu",
+        )
+    # Any rate will do: only the memory is looked at.
+    check_fits_device(config, plan(config, devices=devices, flops_per_second=1.0))
+
+
+def _again(path: Path, config: RunConfig, devices: int) -> Launched:
+    """The run of this config that was started before."""
+    from workbench.config import RunConfig
+    from workbench.training.checkpoint import check_same_config, differences
+
+    if RunFolder.holds_run(path):
+        check_same_config(RunFolder.open(path), config)
+        return attach(path, devices=devices)
+    recorded = _recorded(path)
+    if recorded is None or not recorded.alive:
+        return _start(path, ["train", "--out", str(path.parent)], devices, config)
+    other = RunConfig.read(_beside(path) / "config.json")
+    if found := differences(other.to_dict(), config.to_dict()):
+        raise RunError(
+            f"{path} is being started with another config: {'; '.join(found[:4])}",
+            remedy="stop it, or choose another name or folder",
+        )
+    return recorded
+
+
+def _start(
+    path: Path, command: Sequence[str], devices: int, config: RunConfig | None = None
+) -> Launched:
+    beside = _beside(path)
+    with durable.writing(beside, path):
+        beside.mkdir(parents=True, exist_ok=True)
+        if config is not None:
+            content = encoding.encode(config.to_dict(), indent=2)
+            durable.write_file(beside / "config.json", content)
+            command = [*command, "--config", str(beside / "config.json")]
+    module = ["-m", "workbench.cli", *command]
+    if devices > 1:
+        spread = ["--standalone", f"--nproc-per-node={devices}"]
+        module = ["-m", "torch.distributed.run", *spread, *module]
+    with (beside / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *module],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A Ctrl-C in the terminal of a notebook server is not meant for it.
+            start_new_session=True,
+            # A shell starts background jobs with SIGINT ignored, which `stop` needs.
+            preexec_fn=_hear_interrupts,
+        )
+    launched = Launched(path, process.pid, _born(process.pid), devices)
+    launched._child = process
+    record = {"process": process.pid, "born": launched._born, "devices": devices}
+    durable.write_file(beside / "process.json", encoding.encode(record))
+    return launched
+
+
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.launch")
+
+
+def _recorded(path: Path) -> Launched | None:
+    """What was launched last for this folder, dead or alive."""
+    try:
+        record: dict[str, Any] = encoding.decode((_beside(path) / "process.json").read_bytes())
+        return Launched(path, record["process"], record["born"], record["devices"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _writer(path: Path) -> int | None:
+    """Process that writes the run, None when none does."""
+    if not RunFolder.holds_run(path):
+        return None
+    if RunFolder.open(path).status() not in ("running", "paused"):
+        return None
+    return int((path / ".lock").read_text())
+
+
+def _born(process: int) -> str:
+    """What tells a process from a later one of the same number; empty when it is dead."""
+    if not Path("/proc").is_dir():
+        return "alive" if _answers(process) else ""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
+def _answers(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _last_words(lines: Sequence[str]) -> tuple[str, str]:
+    """Problem and remedy that the command line printed, or the last line of all."""
+    found = {"error": "", "remedy": ""}
+    for line in lines:
+        word, _, rest = line.strip().partition(" ")
+        # Ranks that only lost the others come after the one that failed.
+        if word in found and not found[word]:
+            found[word] = rest
+    last = lines[-1] if lines else "it printed nothing"
+    return found["error"] or last, found["remedy"]
