@@ -3,7 +3,8 @@
     python runs_driver.py JOBS.json CACHE_DIR OUT_DIR WORLD
 
 A job is {"config": …}, {"resume": PATH}, or a config with "dies": {"rank": r, "step": n}, at which
-that rank ends without a word, or "breaks": n, at which all of them raise.  The parent imports
+that rank ends without a word, "breaks": n, at which all of them raise, or "asks": {"rank": r,
+"stop": true, "set": {…}}, which that rank asks of its own copy of the run.  The parent imports
 everything once and never computes, so that a fork is cheap and safe.
 """
 
@@ -17,7 +18,7 @@ import torch.distributed as dist
 import transformers.models.llama.modeling_llama  # noqa: F401  (once here, not in every child)
 
 from workbench.config import RunConfig
-from workbench.training import resume, train
+from workbench.training import resume, start, train
 
 
 class Accident:
@@ -43,12 +44,22 @@ def do(job, rank, out_dir, cache_dir):
         return resume(job["resume"], cache_dir=cache_dir)
     accident = Accident(rank, dies=job.get("dies"), breaks=job.get("breaks"))
     config = RunConfig(**job["config"])
+    if "asks" in job:
+        return ask(job["asks"], rank, start(config, out_dir, cache_dir=cache_dir))
     try:
         return train(config, out_dir, cache_dir=cache_dir, callbacks=[accident])
     except RuntimeError as error:
         if "broken by the test" not in str(error):
             raise
         return None
+
+
+def ask(asks, rank, run):
+    if rank == asks["rank"]:
+        run.set(**asks.get("set", {}))
+        if asks.get("stop"):
+            run.stop()
+    return run.wait()
 
 
 def work(rank, world, jobs, cache_dir, out_dir):

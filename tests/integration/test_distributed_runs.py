@@ -69,6 +69,7 @@ def runs(config, broken_alone, cache_dir, tmp_path_factory):
     """What two ranks left behind, by name."""
     folder = tmp_path_factory.mktemp("ranks")
     fsdp = config.change(parallel="fsdp", activation_checkpointing=True)
+    plain = config.change(selector=None)
     more = folder / "one_to_two"
     shutil.copytree(broken_alone, more)
     jobs = [
@@ -78,6 +79,14 @@ def runs(config, broken_alone, cache_dir, tmp_path_factory):
         {"config": fsdp.replace(name="two_to_two").to_dict(), "breaks": BREAKS_AT},
         {"resume": str(folder / "two_to_two")},
         {"resume": str(more)},
+        {
+            "config": plain.replace(name="stopped").to_dict(),
+            "asks": {"rank": 1, "stop": True},
+        },
+        {
+            "config": plain.replace(name="changed").to_dict(),
+            "asks": {"rank": 0, "set": {"reweighter": "quadratic"}},
+        },
     ]
     done = drive(jobs, folder, cache_dir)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -130,6 +139,17 @@ def test_on_as_many_ranks_a_run_resumes_to_the_bit(runs):
         query = f"select {column} from ledger"
         ours, theirs = (runs[n].ledger.sql(query)[column] for n in ("two_to_two", "fsdp"))
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_stop_asked_of_any_rank_stops_all(runs):
+    assert runs["stopped"].status() == "stopped"
+    assert len(runs["stopped"].events("step")) < STEPS
+
+
+def test_a_change_asked_of_the_leading_rank_is_made_on_all(runs):
+    changed = runs["changed"]
+    assert changed.config.reweighter.name == "quadratic" and changed.status() == "finished"
+    assert len(changed.events("set")) == 1
 
 
 def test_a_cut_shard_is_found_before_anything_is_trained(runs, cache_dir, tmp_path):
