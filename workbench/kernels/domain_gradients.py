@@ -248,7 +248,7 @@ class GradientTracker:
         kept = a.detach() if self.row_norms else None
 
         def backward(s: Tensor) -> None:
-            self._add(slot, _parts(s @ output_Ok, a_bTk, runs, self.domains))
+            self._add(slot, domain_parts(s @ output_Ok, a_bTk, runs, self.domains))
             if kept is not None:
                 slot.squares.append(_row_squares(s, kept))
 
@@ -296,7 +296,7 @@ class _SplitLinear(torch.autograd.Function):
         needs_a, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_a = s @ weight_OI if needs_a else None
         grad_bias = s.flatten(0, -2).sum(dim=0) if needs_bias else None
-        parts_KOI = _parts(s, a, ctx.runs, tracker.domains)
+        parts_KOI = domain_parts(s, a, ctx.runs, tracker.domains)
         grad_weight = parts_KOI.sum(dim=0).to(weight_OI.dtype) if needs_weight else None
         tracker._add(slot, parts_KOI)
         if tracker.row_norms:
@@ -304,7 +304,7 @@ class _SplitLinear(torch.autograd.Function):
         return grad_a, grad_weight, grad_bias, None, None, None
 
 
-def _parts(s_bTO: Tensor, a_bTI: Tensor, runs: list[Run], domains: int) -> Tensor:
+def domain_parts(s_bTO: Tensor, a_bTI: Tensor, runs: list[Run], domains: int) -> Tensor:
     """sum over the rows and tokens of each domain of s a^T, (K, O, I), float32 at least."""
     if choose("domain gradients", s_bTO, a_bTI).form == "triton":
         from workbench.kernels.triton_products import domain_products

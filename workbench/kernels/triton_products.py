@@ -4,7 +4,7 @@
     A_II += symmetric_product(a_bTI)
     score_BT += contraction(s_BTO, P_OI, a_BTI)
 
-Half precision is multiplied as it is and added in float32.  Twins: `domain_gradients._parts`,
+Half precision is multiplied as it is and added in float32.  Twins: `domain_gradients.domain_parts`,
 `kronecker.token_moments`, and the product and sum of `influence_scores`.  No atomic additions.
 Shapes: b rows, T tokens, K domains, O outputs, I inputs, D width, N = b·T, S parts of a sum,
 R × C output tile.
