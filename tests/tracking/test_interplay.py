@@ -29,7 +29,7 @@ def noisy(weight_a, steps, spread=0.05):
 
 
 def test_weights_that_take_back_what_the_mixer_raised_are_named_with_numbers():
-    (conflict,) = followed(noisy(0.8, 200)).conflicts()
+    (conflict,) = followed(noisy(0.8, 200)).conflicts("static")
     assert conflict.key == ("a", "mixer", "reweighter")
     assert conflict.moved == pytest.approx(1.4)
     assert conflict.returned == pytest.approx(0.8, abs=0.02)
@@ -45,29 +45,47 @@ def test_weights_that_take_back_what_the_mixer_raised_are_named_with_numbers():
     ids=["same direction", "small", "within noise", "none"],
 )
 def test_what_is_no_conflict_is_not_called_one(weight, spread):
-    assert followed(noisy(weight, 200, spread)).conflicts() == []
+    assert followed(noisy(weight, 200, spread)).conflicts("static") == []
 
 
 def test_a_mixer_that_ignores_the_choice_is_named():
     chosen = {"a": 0.8, "b": 0.1, "c": 0.1}
     uniform = {"a": 0.8 * 0.4, "b": 0.34, "c": 0.34}
-    found = followed([event(uniform, pool=chosen)] * FEWEST_STEPS).conflicts()
+    found = followed([event(uniform, pool=chosen)] * FEWEST_STEPS).conflicts("static")
     assert {c.domain for c in found} == {"a", "b", "c"}
     assert all(c.mover == "selector" and c.undoer == "mixer" for c in found)
     a = next(c for c in found if c.domain == "a")
     assert a.undone == pytest.approx(np.log(2.5) / np.log(1.6)) and "'natural'" in str(a)
     following = followed([event(chosen, pool=chosen)] * FEWEST_STEPS)
-    assert following.conflicts() == []
+    assert following.conflicts("static") == []
+
+
+@pytest.mark.parametrize(
+    ("mixer", "against_choice", "against_mixture"),
+    [
+        ("static", "mixture='natural' follows the choice, floor=0", "after weighing (mixture)"),
+        ("regmix", "search again on the chosen rows", "small runs that have this reweighter"),
+        ("acodm", "lower entropy and floor", "'acodm' moves on by its own signal"),
+        ("exp3", "it does not see the choice: floor=0", "'exp3' moves on by its own signal"),
+        ("doge", "mixer='static' with mixture='natural'", "'doge' moves on by its own signal"),
+    ],
+)
+def test_the_remedy_is_one_that_the_mixer_in_use_has(mixer, against_choice, against_mixture):
+    chosen, uniform = {"a": 0.8, "b": 0.1, "c": 0.1}, dict.fromkeys("abc", 1 / 3)
+    [first, *_] = followed([event(uniform, pool=chosen)] * FEWEST_STEPS).conflicts(mixer)
+    assert against_choice in str(first)
+    [undone] = followed(noisy(0.8, 200)).conflicts(mixer)
+    assert against_mixture in str(undone) and "max_weight" in str(undone)
 
 
 def test_few_steps_absent_domains_and_a_change_of_policy_say_nothing():
     steps = list(noisy(0.8, 200))
-    assert followed(steps[: FEWEST_STEPS - 1]).conflicts() == []
+    assert followed(steps[: FEWEST_STEPS - 1]).conflicts("static") == []
     without_c = [event({"a": 0.7, "b": 0.3}, {"a": 1.0}, {"a": 0.7, "b": 0.3})] * FEWEST_STEPS
-    assert followed(without_c).conflicts() == []
+    assert followed(without_c).conflicts("static") == []
     interplay = followed(steps)
     interplay.restart()
-    assert interplay.conflicts() == []
+    assert interplay.conflicts("static") == []
 
 
 def test_the_factors_of_a_run_multiply_to_its_effective_share(nano_config, cache_dir, tmp_path):

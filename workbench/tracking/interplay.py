@@ -2,7 +2,7 @@
 
     interplay = Interplay(corpus_share)          # share of the corpus's rows, by domain
     interplay.add(step_event)
-    for conflict in interplay.conflicts(): print(conflict)
+    for conflict in interplay.conflicts("exp3"): print(conflict)
 
 How much a domain counts in a step is a product: its share of the corpus × how the selector moved it
 × how often the mixer samples it × the mean weight of its samples.
@@ -27,6 +27,21 @@ LEAST_UNDONE = 0.25
 """Part of a move that has to be taken back for it to be said."""
 CERTAIN_ERRORS = 3.0
 """Standard errors by which a mean weight must lie away from 1."""
+_FOLLOW = "mixer='static' with mixture='natural' follows the choice"
+_KEEP_CHOICE = {
+    "static": "mixture='natural' follows the choice, floor=0 leaves more of it",
+    "regmix": f"its small runs knew no choice: search again on the chosen rows; {_FOLLOW}",
+    **dict.fromkeys(
+        ("acodm", "direct"),
+        f"it does not see the choice: lower entropy and floor, which pull to uniform; {_FOLLOW}",
+    ),
+}
+"""What keeps more of a selector's choice, by mixer."""
+_KEEP_MIXTURE = {
+    "static": "or ask for the shares that should be left after weighing (mixture)",
+    "regmix": "or fit the mixture on small runs that have this reweighter",
+}
+"""What keeps more of a mixture beside softer weights, by mixer."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +50,8 @@ class Conflict:
 
     moved: factor by which `mover` changed the domain's share, from `before` to `after`;
     returned: factor by which `undoer` changed it again; undone: part of the move taken back, on
-    the scale of logarithms; above 1 when the domain now counts for less (or more) than before.
+    the scale of logarithms; above 1 when the domain now counts for less (or more) than before;
+    mixer: the name of the one in use, which decides what helps.
     """
 
     domain: str
@@ -45,6 +61,7 @@ class Conflict:
     after: float
     returned: float
     steps: int
+    mixer: str
 
     @property
     def moved(self) -> float:
@@ -74,11 +91,13 @@ class Conflict:
 
     def _remedy(self) -> str:
         if self.undoer == "mixer":
-            return "mixture='natural' follows the choice, floor=0 leaves more of it"
-        return (
-            f"raise the reweighter's temperature or cap its weights (max_weight), or leave this "
-            f"to one of the two ({self.mover}, reweighter)"
-        )
+            learned = f"it does not see the choice: floor=0 leaves more of it; {_FOLLOW}"
+            return _KEEP_CHOICE.get(self.mixer, learned)
+        beside = f"or leave this to one of the two ({self.mover}, reweighter)"
+        if self.mover == "mixer":
+            learned = f"{beside}: '{self.mixer}' moves on by its own signal and is taken back again"
+            beside = _KEEP_MIXTURE.get(self.mixer, learned)
+        return f"raise the reweighter's temperature or cap its weights (max_weight), {beside}"
 
 
 class Interplay:
@@ -109,12 +128,16 @@ class Interplay:
         self._first.clear()
         self._seen.clear()
 
-    def conflicts(self) -> list[Conflict]:
-        """What is undone at present, the most undone first."""
+    def conflicts(self, mixer: str) -> list[Conflict]:
+        """What is undone at present, the most undone first.
+
+        Args:
+            mixer: the name of the one in use.
+        """
         if len(self._seen) < FEWEST_STEPS:
             return []
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = [*self._mixer_undoes_selector(), *self._weights_undo()]
+            found = [*self._mixer_undoes_selector(mixer), *self._weights_undo(mixer)]
         return sorted(found, key=lambda conflict: -conflict.undone)
 
     def _of(self, by_domain: Mapping[str, float]) -> np.ndarray:
@@ -124,17 +147,18 @@ class Interplay:
         pool_SK, share_SK, _ = (np.stack(part) for part in zip(*self._seen, strict=True))
         return pool_SK.mean(axis=0), share_SK.mean(axis=0)
 
-    def _mixer_undoes_selector(self) -> list[Conflict]:
+    def _mixer_undoes_selector(self, mixer: str) -> list[Conflict]:
         pool_K, share_K = self._means()
-        return self._conflicts("selector", "mixer", self._corpus_K, pool_K, share_K / pool_K)
+        moved = (self._corpus_K, pool_K, share_K / pool_K)
+        return self._conflicts("selector", "mixer", *moved, mixer)
 
-    def _weights_undo(self) -> list[Conflict]:
+    def _weights_undo(self, mixer: str) -> list[Conflict]:
         pool_K, share_K = self._means()
         # A learner's first mixtures may be drawn at random: no single one is where it started.
         start_K, weight_K = np.mean(self._first, axis=0), self._certain_weight_K()
         return [
-            *self._conflicts("mixer", "reweighter", start_K, share_K, weight_K),
-            *self._conflicts("selector", "reweighter", self._corpus_K, pool_K, weight_K),
+            *self._conflicts("mixer", "reweighter", start_K, share_K, weight_K, mixer),
+            *self._conflicts("selector", "reweighter", self._corpus_K, pool_K, weight_K, mixer),
         ]
 
     def _certain_weight_K(self) -> np.ndarray:
@@ -153,6 +177,7 @@ class Interplay:
         before_K: np.ndarray,
         after_K: np.ndarray,
         returned_K: np.ndarray,
+        mixer: str,
     ) -> list[Conflict]:
         moved_K, back_K = np.log(after_K / before_K), np.log(returned_K)
         clear_K = np.isfinite(moved_K) & np.isfinite(back_K)
@@ -167,6 +192,7 @@ class Interplay:
                 float(after_K[k]),
                 float(returned_K[k]),
                 len(self._seen),
+                mixer,
             )
             for k in np.flatnonzero(clear_K)
         ]

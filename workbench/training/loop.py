@@ -173,7 +173,7 @@ class Loop:
 
     def _conflicts(self) -> list[str]:
         """Each in the words it was first seen in, while it holds: numbers move at every look."""
-        found = self._interplay.conflicts()
+        found = self._interplay.conflicts(self.state.config.mixer.name)
         self._undone = {each.key: self._undone.get(each.key, str(each)) for each in found}
         return list(self._undone.values())
 
@@ -243,6 +243,7 @@ class Loop:
             batch_rows=training.micro_batch_rows or training.batch_rows,
             device=training.device,
             precision=training.precision,
+            share=self._ranks,
         )
         mean = sum(losses.values()) / len(losses)
         seconds, flops = time.perf_counter() - began, self._cost.evaluate
