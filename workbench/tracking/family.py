@@ -5,7 +5,7 @@ for member in family(run.folder): print("  " * member.depth, member.path.name, m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,15 @@ def origin(run: RunFolder) -> Mapping[str, Any]:
     return run.environment.get("forked", {})
 
 
-def family(run: RunFolder) -> list[Member]:
+def family(run: RunFolder, opened: Callable[[Path], RunFolder] = RunFolder.open) -> list[Member]:
     """The first run, then its forks by step, each followed by its own forks.
 
     A parent that was removed leaves its forks as first runs of their own.
+
+    Args:
+        opened: from the path of a folder to its run; whoever asks often may remember them.
     """
-    siblings = {each.path.name: each for each in _beside(run)} | {run.path.name: run}
+    siblings = {each.path.name: each for each in _beside(run, opened)} | {run.path.name: run}
     first, seen = run, {run.path.name}
     while (parent := siblings.get(origin(first).get("parent", ""))) is not None:
         # A new run under the name of one that was removed may be its own ancestor.
@@ -79,11 +82,11 @@ def family(run: RunFolder) -> list[Member]:
     return list(members(first, 0))
 
 
-def _beside(run: RunFolder) -> Iterator[RunFolder]:
+def _beside(run: RunFolder, opened: Callable[[Path], RunFolder]) -> Iterator[RunFolder]:
     for config in sorted(run.path.parent.glob("*/config.json")):
         if RunFolder.holds_run(config.parent):
             try:
-                yield RunFolder.open(config.parent)
+                yield opened(config.parent)
             except RunError:
                 # Another folder's damage is no matter of this run's.
                 continue
