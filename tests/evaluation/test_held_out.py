@@ -77,6 +77,34 @@ def test_batch_size_does_not_matter(decoder, batch_rows):
     assert evaluate(decoder, Rows(), batch_rows=batch_rows) == pytest.approx(expected, rel=1e-6)
 
 
+class Part:
+    """One of several processes; keeps the sums it hands out, and how often the model ran."""
+
+    def __init__(self, rank, world):
+        self.rank, self.world, self.sums, self.passes = rank, world, [], 0
+
+    def total(self, value):
+        self.sums.append(value)
+        return value + 1  # the others' part, which leaves no domain without a token
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_processes_share_the_rows_and_run_the_model_equally_often(decoder, world):
+    parts = [Part(rank, world) for rank in range(world)]
+    for part in parts:
+        counting = decoder.register_forward_pre_hook(
+            lambda *_, part=part: setattr(part, "passes", part.passes + 1)
+        )
+        evaluate(decoder, Rows(), batch_rows=1, share=part)
+        counting.remove()
+    assert len({part.passes for part in parts}) == 1
+    expected = evaluate(decoder, Rows(), batch_rows=5)
+    for i, domain in enumerate(Rows.domains):
+        loss, tokens = sum(part.sums[i] for part in parts)
+        assert tokens == 5 * CONTEXT_TOKENS
+        assert float(loss / tokens) == pytest.approx(expected[domain], rel=1e-6)
+
+
 def test_only_the_first_rows_are_read(decoder):
     corpus = Rows()
     losses = evaluate(decoder, corpus, rows_per_domain=2)

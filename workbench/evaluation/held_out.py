@@ -8,6 +8,7 @@ Shapes: B rows, T tokens, R held-out rows of a domain.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,31 @@ class HeldOutCorpus(Protocol):
         ...
 
 
+class Share(Protocol):
+    """This process among those that evaluate together; `training.ranks.Ranks` is one."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world(self) -> int: ...
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over the processes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One process that evaluates by itself."""
+
+    rank: int = 0
+    world: int = 1
+
+    def total(self, value: Tensor) -> Tensor:
+        return value
+
+
 def held_out_loss(
     model: nn.Module,
     corpus: HeldOutCorpus,
@@ -38,6 +64,7 @@ def held_out_loss(
     batch_rows: int,
     device: torch.device | str,
     precision: str = "float32",
+    share: Share | None = None,
 ) -> dict[str, float]:
     """Mean loss of every domain in nats per token, each active token counting the same.
 
@@ -48,6 +75,7 @@ def held_out_loss(
         rows_per_domain: rows read of each domain at most; None for all.
         batch_rows: rows of one forward pass.
         precision: "bfloat16" computes under autocast.
+        share: this process among several that all ask for the same, each reading a part.
     Raises:
         ConfigError: unknown precision.
         DataError: a domain without a held-out row or without an active token.
@@ -61,7 +89,11 @@ def held_out_loss(
     try:
         return {
             domain: _domain_loss(
-                domain, corpus.held_out(domain, rows_per_domain), batch_rows, evaluate
+                domain,
+                corpus.held_out(domain, rows_per_domain),
+                batch_rows,
+                evaluate,
+                share or Alone(),
             )
             for domain in corpus.domains
         }
@@ -88,7 +120,11 @@ def _evaluator(
 
 
 def _domain_loss(
-    domain: str, rows: np.ndarray, batch_rows: int, evaluate: Callable[[Tensor], Tensor]
+    domain: str,
+    rows: np.ndarray,
+    batch_rows: int,
+    evaluate: Callable[[Tensor], Tensor],
+    share: Share,
 ) -> float:
     if len(rows) == 0:
         raise DataError(
@@ -96,12 +132,20 @@ def _domain_loss(
             remedy="raise corpus.held_out_fraction or give the domain more documents",
         )
     tokens = torch.as_tensor(np.ascontiguousarray(rows, dtype=np.int64))
+    parts = tokens.split(batch_rows)
+    # A process without a part left reads the last one for nothing: where a model lies in shards,
+    # all have to run it equally often.
+    last, rounds = len(parts) - 1, -(-len(parts) // share.world)
+    turns = range(share.rank, share.rank + rounds * share.world, share.world)
+    read = [(evaluate(parts[min(turn, last)]), turn <= last) for turn in turns]
+    found = [part if own else torch.zeros_like(part) for part, own in read]
     # One transfer a domain, and float64 on the host: the sum must not depend on batch_rows.
-    parts = [evaluate(part) for part in tokens.split(batch_rows)]
-    loss_R, active_tokens_R = torch.cat(parts, dim=1).cpu().double()
-    if active_tokens_R.sum() == 0:
+    loss_R, active_tokens_R = torch.cat(found, dim=1).cpu().double()
+    sums = torch.stack([(loss_R * active_tokens_R).sum(), active_tokens_R.sum()])
+    loss, active_tokens = share.total(sums).tolist()
+    if active_tokens == 0:
         raise DataError(
             f"no held-out token of domain '{domain}' is active",
             remedy="check the labels of its rows",
         )
-    return float((loss_R * active_tokens_R).sum() / active_tokens_R.sum())
+    return loss / active_tokens
