@@ -215,7 +215,8 @@ def test_doctor_finds_this_environment_working(call):
     told = json.loads(shown.stdout)
     names = {check["name"] for check in told["checks"]}
     assert told["works"] is True
-    assert {"Python", "torch", "CPU", "memory", "disk", "CUDA device", "git"} <= names
+    expected = {"Python", "torch", "CPU", "memory", "disk", "CUDA device", "kernels", "git"}
+    assert expected <= names
     assert all(c["remedy"] for c in told["checks"] if c["state"] != "ok")
 
 
@@ -237,6 +238,17 @@ def test_doctor_names_a_missing_package_and_how_to_get_it(call, monkeypatch):
     assert checks["duckdb"]["state"] == "missing"
     assert checks["duckdb"]["remedy"].startswith("pip install 'duckdb")
     assert (checks["datasets"]["found"], checks["datasets"]["state"]) == ("5.1", "advice")
+
+
+def test_doctor_says_which_kernels_run_and_why(call, monkeypatch):
+    def kernels():
+        checks = json.loads(call("doctor", "--json").stdout)["checks"]
+        return next(check for check in checks if check["name"] == "kernels")
+
+    monkeypatch.setenv("WORKBENCH_KERNELS", "torch")
+    assert kernels()["found"] == "torch, because WORKBENCH_KERNELS asks for it"
+    monkeypatch.setenv("WORKBENCH_KERNELS", "tritn")
+    assert kernels()["state"] == "advice" and "triton" in kernels()["remedy"]
 
 
 def test_an_absent_optional_package_is_advice_that_names_its_extras(call, monkeypatch):

@@ -121,6 +121,7 @@ def _device() -> Iterator[Check]:
         return
     yield Check("torch threads", str(torch.get_num_threads()))
     yield _cuda(torch)
+    yield _kernels(torch)
 
 
 def _processor() -> tuple[str, set[str]]:
@@ -144,6 +145,22 @@ def _cuda(torch) -> Check:
             "CUDA device", "none", "advice", remedy="this torch is a CUDA build: check the driver"
         )
     return Check("CUDA device", "none (CPU build of torch)")
+
+
+def _kernels(torch) -> Check:
+    from workbench.core import ConfigError
+    from workbench.kernels import kernel_report
+
+    has_device = torch.cuda.is_available()
+    try:
+        choices = kernel_report("cuda" if has_device else "cpu").values()
+    except ConfigError as error:
+        return Check("kernels", error.problem, "advice", remedy=error.remedy)
+    found = "; ".join(sorted({f"{choice.form}, because {choice.reason}" for choice in choices}))
+    if has_device and any(choice.form == "torch" for choice in choices):
+        remedy = "install triton, and leave WORKBENCH_KERNELS unset"
+        return Check("kernels", found, "advice", "triton", remedy)
+    return Check("kernels", found)
 
 
 def _memory() -> Check:
