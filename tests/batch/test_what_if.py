@@ -17,6 +17,7 @@ from workbench.batch.predictions import PREDICTIONS_FILE, read_predictions
 from workbench.batch.what_if import MEAN
 from workbench.config import Policy
 from workbench.core import ConfigError, RunError
+from workbench.mixing.hull import outside_hull
 from workbench.training import train
 
 MIXTURE = {"code": 0.4, "prose": 0.35, "noise": 0.25}
@@ -59,6 +60,27 @@ def test_outside_the_sampled_mixtures_it_says_how_far_and_where(what_if):
     assert f"Outside the sampled mixtures by {1 - sampled:.1%} of the rows" in corner.warning
     assert f"noise {sampled:.1%} (asked 100.0%)" in corner.warning
     assert corner.warning in str(corner)
+
+
+@pytest.mark.parametrize("method", ["ridge", "lightgbm"])
+def test_the_best_mixture_is_the_lowest_of_a_fine_grid_inside_the_sampled_ones(tmp_path, method):
+    if method == "lightgbm":
+        pytest.importorskip("lightgbm")
+    what_if = fit_runs(write_trials(tmp_path, 10), method=method)
+    best = what_if.best()
+    parts = 40 if method == "ridge" else 16
+    grid_MK = np.array(
+        [(a, b, parts - a - b) for a in range(parts + 1) for b in range(parts + 1 - a)]
+    )
+    order = np.argsort(nats_M := what_if.surrogate.predict(grid_MK / parts)[:, -1])
+    inside = (m for m in order if outside_hull(grid_MK[m] / parts, what_if.mixture_NK).inside)
+    assert best.nats[MEAN] <= nats_M[next(inside)] + 1e-4
+    assert best.outside == 0 and sum(best.mixture.values()) == pytest.approx(1)
+    assert best.low[MEAN] <= best.nats[MEAN] <= best.high[MEAN]
+    assert best == what_if.best()
+    if method == "ridge":
+        # More of the noise domain helps the mean least.
+        assert min(best.mixture, key=lambda name: best.mixture[name]) == "noise"
 
 
 def test_the_mixture_of_a_run_is_what_its_batches_were_drawn_with_on_average(tmp_path):

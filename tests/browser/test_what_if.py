@@ -47,6 +47,17 @@ def test_keys_move_a_share_and_the_others_make_room(explorer):
         )
 
 
+def test_the_best_mixture_is_reached_by_the_keyboard(explorer):
+    explorer.locator(".widget-slider .noUi-handle").nth(2).press("End")
+    explorer.get_by_text("Outside the sampled mixtures by").wait_for(timeout=9000)
+    button = explorer.get_by_role("button", name="Best predicted mixture")
+    button.focus()
+    explorer.keyboard.press("Enter")
+    explorer.get_by_text("Lowest predicted mean of domains").wait_for(timeout=9000)
+    explorer.get_by_text("Inside the sampled mixtures.").wait_for(timeout=9000)
+    explorer.wait_for_function(f"{SHARES}[2] < 50", timeout=9000)
+
+
 def test_a_corner_is_said_to_be_a_guess_and_can_be_recorded(explorer, lab):
     explorer.locator(".widget-slider .noUi-handle").nth(2).press("End")
     explorer.get_by_text("Outside the sampled mixtures by").wait_for(timeout=9000)

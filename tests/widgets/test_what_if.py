@@ -112,6 +112,23 @@ def test_outside_the_sampled_mixtures_is_said_and_drawn(explorer):
     assert outside["marker"] != inside["marker"]
 
 
+def test_the_best_predicted_mixture_takes_every_slider_there(explorer, trials):
+    explorer.sliders["noise"].value = 0.9
+    explorer.holds["code"].value = True
+    button = explorer.buttons["Best predicted mixture"]
+    assert not button.disabled
+    button.click()
+    best = fit_runs(trials).best()
+    assert explorer.mixture == pytest.approx(best.mixture)
+    standing = {name: slider.value for name, slider in explorer.sliders.items()}
+    assert standing == pytest.approx(best.mixture, abs=0.005)
+    assert explorer.prediction.nats == pytest.approx(best.nats)
+    assert f"{best.nats[MEAN]:.4f} nats" in explorer.said and "interval" in explorer.said
+    assert f"{best.low[MEAN]:.4f} to {best.high[MEAN]:.4f}" in explorer.said
+    explorer.sliders["code"].value = 0.1
+    assert explorer.mixture["code"] == pytest.approx(0.1)
+
+
 def test_chance_is_called_chance(trials, tmp_path):
     rng = np.random.default_rng(3)
     runs = [

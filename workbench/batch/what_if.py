@@ -3,6 +3,7 @@
     what_if = fit_runs(find_runs("runs"))
     prediction = what_if.predict({"code": 0.5, "prose": 0.5})
     print(prediction)                         # losses with intervals, and whether it is a guess
+    print(what_if.best())                     # the mixture with the lowest predicted mean loss
 
 Shapes: N runs, K domains, D predicted losses: of the evaluated domains, and their mean.
 """
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
 LEVEL = 0.9
 MEAN = "mean of domains"
-# What a run is called, how it mixes, and how often it writes do not change what is predicted.
-_FREE = ("name", "seed", "mixer.", "training.device", "training.threads")
+# What a run is called, how it mixes, what prepares its rows, and how often it writes do not change
+# what is predicted.
+_FREE = ("name", "seed", "mixer.", "corpus.workers", "training.device", "training.threads")
 _BOOKKEEPING = (
     *("training.record_every_steps", "training.ledger_every_steps", "training.keep_checkpoints"),
     *("training.checkpoint_every_steps", "training.evaluate_every_steps"),
@@ -138,6 +140,19 @@ class WhatIf:
             outside=0.0 if outside.inside else outside.share,
             nearest=self._by(self.domains, outside.nearest_K),
         )
+
+    def best(self) -> Prediction:
+        """The lowest predicted mean loss inside the sampled mixtures, with its interval.
+
+        The lowest of many predictions is more often too low than too high: its interval does not
+        know that it was chosen.
+        """
+        from workbench.mixing.hull import lowest_inside
+
+        best_K = lowest_inside(
+            lambda mixture_MK: self.surrogate.predict(mixture_MK)[:, -1], self.mixture_NK
+        )
+        return self.predict(self._by(self.domains, best_K))
 
     def _shares(self, mixture: Mapping[str, float]) -> np.ndarray:
         for name in mixture:

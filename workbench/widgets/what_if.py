@@ -3,8 +3,9 @@
     wb.widgets.what_if("runs/trials")                  # or a list of finished runs
     wb.widgets.what_if(wb.batch.fit_runs("runs/trials", method="lightgbm"), out_dir="runs/tests")
 
-Moving a share scales the others, so that they sum to 1; a held one stays.  `Record prediction`
-writes to `predictions.jsonl` in `out_dir`, where `Score` looks for runs of what was predicted.
+Moving a share scales the others, so that they sum to 1; a held one stays.
+`Best predicted mixture` moves all of them.  `Record prediction` writes to `predictions.jsonl` in
+`out_dir`, where `Score` looks for runs of what was predicted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import plots
 from workbench.batch.predictions import record_prediction, score_predictions
-from workbench.batch.what_if import Prediction, WhatIf, fit_runs
+from workbench.batch.what_if import MEAN, Prediction, WhatIf, fit_runs
 from workbench.config import Policy, RunConfig
 from workbench.core import WorkbenchError
 from workbench.core.frontend import has_front_end
@@ -113,6 +114,7 @@ class WhatIfExplorer:
         self.view = Intervals(chart=chart(fitted, self.prediction))
         self._trust, self._said = ipywidgets.HTML(), ipywidgets.HTML()
         self.buttons = {
+            "Best predicted mixture": self._button("Best predicted mixture", self.best),
             "Record prediction": self._button("Record prediction", self.record),
             "Record and train": self._button("Record and train", self.train),
             "Score": self._button("Score", self.score),
@@ -127,7 +129,7 @@ class WhatIfExplorer:
                 ipywidgets.Box(rows, layout=wrap),
                 self.view,
                 self._trust,
-                ipywidgets.HBox(list(self.buttons.values())),
+                ipywidgets.Box(list(self.buttons.values()), layout=wrap),
                 self._said,
             ]
         )
@@ -152,6 +154,18 @@ class WhatIfExplorer:
     def said(self) -> str:
         """What the last button led to."""
         return html.unescape(self._said.value.replace("<br>", "\n"))
+
+    def best(self) -> Prediction:
+        """Put every slider, held ones too, where the predicted mean loss is lowest."""
+        best = self._fitted.best()
+        self._shares = Shares(best.mixture)
+        self._draw()
+        self._say(
+            f"Lowest predicted {MEAN} inside the sampled mixtures: {best.nats[MEAN]:.4f} nats per "
+            f"token, {best.level:.0%} interval {best.low[MEAN]:.4f} to {best.high[MEAN]:.4f}. As "
+            "the lowest of many it is more often too low than too high: train it."
+        )
+        return best
 
     def record(self) -> Prediction:
         """Write down what the figure shows, before a run of it exists."""
@@ -217,7 +231,7 @@ class WhatIfExplorer:
             except WorkbenchError as error:
                 self._say(str(error))
 
-        button = ipywidgets.Button(description=name, layout=ipywidgets.Layout(width="150px"))
+        button = ipywidgets.Button(description=name, layout=ipywidgets.Layout(width="190px"))
         button.on_click(pressed)
         return button
 
