@@ -262,7 +262,7 @@ def sweep(
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="The same in every cell.")
     ] = None,
     notebook: Annotated[
-        Path | None, typer.Option(help="Any with a parameters cell; 82_train_one_run.")
+        Path | None, typer.Option(help="Any with a parameters cell; 80_pretrain.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Cells at work at the same time.")] = 1,
     retry_failed: Annotated[bool, typer.Option(help="Execute failed cells again.")] = False,

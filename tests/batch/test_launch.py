@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -122,9 +123,21 @@ def test_what_cannot_work_is_refused_before_a_process_starts(nano_config, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_two_ranks_train_and_stop(cached, long, tmp_path):
+def test_two_ranks_train_stop_and_go_on_until_one_dies(cached, long, tmp_path):
     running = launch(long, tmp_path, devices=2)
     until(lambda: steps(running) > 2 or not running.alive)
     assert running.status() == "running", running.log()
     running.stop()
     assert running.wait(say=lambda line: None).status() == "stopped"
+    again = launch(long, tmp_path, devices=2)
+    until(lambda: again.run.events("resumed"))
+    writer = int((again.path / ".lock").read_text())
+    os.kill(next(rank for rank in ranks_of(again) if rank != writer), signal.SIGKILL)
+    with pytest.raises(RunError, match="rank 1 died, Signal 9") as died:
+        again.wait(say=lambda line: None)
+    assert f"workbench resume {again.path} --devices 2" in died.value.remedy
+
+
+def ranks_of(running):
+    found = Path(f"/proc/{running._process}/task/{running._process}/children").read_text()
+    return [int(process) for process in found.split()]

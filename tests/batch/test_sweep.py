@@ -21,7 +21,7 @@ from workbench.batch.sweep_progress import Standing, lines
 from workbench.core import ConfigError, RunError
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = ROOT / "notebooks" / "82_train_one_run.ipynb"
+TEMPLATE = ROOT / "notebooks" / "80_pretrain.ipynb"
 WRITE = "from pathlib import Path\nPath(out_dir, 'value.txt').write_text(f'{rate} {seed}')"
 DIVIDE = "1 / rate"
 
@@ -157,9 +157,8 @@ def test_a_notebook_with_settings_takes_those_of_a_run_and_refuses_others():
     plan = make_plan(TEMPLATE, [{"reweighter": "linupper", "temperature": 0.4, "peak_lr": 1e-3}])
     assert plan.arguments(plan.cells[0], Path("c")) == {
         "reweighter": "linupper",
-        "settings": {"temperature": 0.4, "peak_lr": 1e-3},
+        "settings": {"temperature": 0.4, "peak_lr": 1e-3, "name": plan.cells[0].name},
         "seed": 0,
-        "name": plan.cells[0].name,
         "out_dir": "c",
     }
     with pytest.raises(ConfigError, match=r"unknown setting 'peak_rl'.*mean 'peak_lr'\?"):

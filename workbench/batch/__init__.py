@@ -14,7 +14,7 @@ from workbench.batch.factorial import at_equal_compute, factorial
 from workbench.batch.launch import Launched, attach, launch
 from workbench.batch.mixing_scores import MixingScores, mixing_scores, score_table
 from workbench.batch.mixtures import find_mixture
-from workbench.batch.notebook import execute
+from workbench.batch.notebook import execute, read_parameters
 from workbench.batch.parameter_sets import Range
 from workbench.batch.predictions import record_prediction, score_predictions
 from workbench.batch.static_report import report
@@ -45,6 +45,7 @@ __all__ = [
     "launch",
     "mixing_scores",
     "progress_lines",
+    "read_parameters",
     "record_prediction",
     "report",
     "runs_at",

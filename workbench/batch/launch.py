@@ -138,7 +138,7 @@ class Launched:
             go_on += f" --devices {self.devices}" if self.devices > 1 else ""
         else:
             where, go_on = "failed before its first step", "correct that and start it again"
-        problem, remedy = _last_words(self.log(200))
+        problem, remedy = _last_words(self.log(400))
         raise RunError(
             f"{self.path} {where}: {problem}",
             remedy=f"{remedy or go_on}; its log is {self.log_path}",
@@ -250,6 +250,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            env=_plain_text(),
             # A Ctrl-C in the terminal of a notebook server is not meant for it.
             start_new_session=True,
             # A shell starts background jobs with SIGINT ignored, which `stop` needs.
@@ -264,6 +265,13 @@ def _start(
 
 def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _plain_text() -> dict[str, str]:
+    """The environment without a kernel's wish for colours, which would end in the log."""
+    forced = ("FORCE_COLOR", "CLICOLOR_FORCE")
+    kept = {name: value for name, value in os.environ.items() if name not in forced}
+    return {**kept, "NO_COLOR": "1", "TERM": "dumb"}
 
 
 def _beside(path: Path) -> Path:
@@ -308,12 +316,23 @@ def _answers(process: int) -> bool:
 
 
 def _last_words(lines: Sequence[str]) -> tuple[str, str]:
-    """Problem and remedy that the command line printed, or the last line of all."""
+    """Problem and remedy that the command line printed; or what torchrun or Python said last."""
     found = {"error": "", "remedy": ""}
     for line in lines:
         word, _, rest = line.strip().partition(" ")
         # Ranks that only lost the others come after the one that failed.
         if word in found and not found[word]:
             found[word] = rest
-    last = lines[-1] if lines else "it printed nothing"
+    said = [line for line in lines if line.strip("=- ")]
+    last = _root_cause(lines) or (said[-1] if said else "it printed nothing")
     return found["error"] or last, found["remedy"]
+
+
+def _root_cause(lines: Sequence[str]) -> str:
+    """Which rank died first and of what, from torchrun's last report; empty without one."""
+    starts = [i for i, line in enumerate(lines) if line.startswith("Root Cause")]
+    if not starts:
+        return ""
+    told = dict(line.strip().split(" : ", 1) for line in lines[starts[-1] :] if " : " in line)
+    fields = {name.strip(): value.strip() for name, value in told.items()}
+    return f"rank {fields.get('rank', '?').split()[0]} died, {fields.get('traceback', '')}"

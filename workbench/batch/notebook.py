@@ -111,6 +111,27 @@ def notebook_parameters(notebook: str | Path) -> list[str]:
             ) from None
 
 
+def read_parameters(path: str | Path, notebook: str | Path) -> dict[str, Any]:
+    """Parameters from a YAML file, as `papermill -f` takes them, checked against the notebook.
+
+    Raises:
+        ConfigError: the file cannot be read, or names a parameter that the notebook does not have.
+        RunError: no such notebook.
+    """
+    import yaml
+
+    try:
+        values = dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    # yaml's errors are no ValueErrors; whatever a parser says, the file is at fault.
+    except Exception as error:
+        raise ConfigError(
+            f"cannot read parameters from {path}: {' '.join(str(error).split())}",
+            remedy="write lines such as `model: tiny`",
+        ) from None
+    _check_parameters(Path(notebook), values)
+    return values
+
+
 def _check_there(notebook: Path) -> None:
     if not notebook.is_file():
         raise RunError(f"{notebook} is not a notebook", remedy="give the path of an .ipynb file")

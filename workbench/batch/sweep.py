@@ -38,7 +38,7 @@ from workbench.tracking import RunFolder, durable, encoding, find_runs
 if TYPE_CHECKING:
     import pandas as pd
 
-TEMPLATE = Path(__file__).parents[2] / "notebooks" / "82_train_one_run.ipynb"
+TEMPLATE = Path(__file__).parents[2] / "notebooks" / "80_pretrain.ipynb"
 """What is swept when no notebook is named: it trains one run and ends with its report."""
 _ORPHAN_SECONDS = 1.5
 """A kernel looks this often, at the longest, whether who started it is still alive."""

@@ -62,10 +62,12 @@ class Plan:
         """What the notebook is given: its own parameters, other names inside `settings`."""
         known = notebook_parameters(self.notebook)
         own, settings = split_parameters(cell.parameters, known)
-        if settings:
-            own[SETTINGS] = settings
         if "name" in known:
             own["name"] = cell.name
+        elif SETTINGS in known:
+            settings["name"] = cell.name
+        if settings:
+            own[SETTINGS] = settings
         return {**own, "out_dir": str(folder)}
 
 

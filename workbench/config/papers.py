@@ -1,8 +1,8 @@
-"""Experiments of papers, complete with their hyper-parameters; the corpus is the user's.
+"""Experiments of papers, complete with their hyper-parameters; text and tokenizer by name.
 
-    study = papers.acodm("pythia-1b", corpus="pile/*.jsonl", tokenizer="pythia")
+    study = papers.acodm("pythia-1b", corpus="pile/*.jsonl")
     train(study["acodm"].change(micro_batch_rows=16), "out")
-    config = papers.pretraining("llama-1.4b", corpus="slimpajama-627b")     # no policy chosen yet
+    config = papers.pretraining("llama-1.4b")      # no policy chosen yet
 
 What a paper leaves open is chosen in `paper_recipes`, which says so, or keeps this project's
 defaults.
@@ -63,14 +63,13 @@ def pretraining(
     if model not in RECIPES:
         problem, remedy = unknown_name("model of a paper", model, RECIPES)
         raise ConfigError(problem, remedy=remedy)
-    recipe = RECIPES[model]
-    return _base(model, recipe, recipe.corpus if corpus is None else corpus, tokenizer)
+    return _base(model, RECIPES[model], corpus, tokenizer)
 
 
 def acodm(
     model: str,
     *,
-    corpus: Corpus,
+    corpus: Corpus | None = None,
     tokenizer: str | TokenizerConfig | None = None,
     agent: str | None = None,
 ) -> dict[str, RunConfig]:
@@ -99,7 +98,10 @@ def acodm(
 
 
 def reweighting(
-    model: str, *, corpus: Corpus, tokenizer: str | TokenizerConfig | None = None
+    model: str,
+    *,
+    corpus: Corpus | None = None,
+    tokenizer: str | TokenizerConfig | None = None,
 ) -> dict[str, RunConfig]:
     """Sow et al. 2025 (arXiv 2502.06733) on SlimPajama's seven domains.
 
@@ -134,7 +136,7 @@ def reweighting(
 def quad(
     model: str,
     *,
-    corpus: Corpus,
+    corpus: Corpus | None = None,
     tokenizer: str | TokenizerConfig | None = None,
     checkpoint: str | None = None,
     reference: str | None = None,
@@ -174,7 +176,7 @@ def quad(
 def _of_experiment(
     model: str,
     models: tuple[str, ...],
-    corpus: Corpus,
+    corpus: Corpus | None,
     tokenizer: str | TokenizerConfig | None,
 ) -> RunConfig:
     if model not in models:
@@ -184,14 +186,14 @@ def _of_experiment(
 
 
 def _base(
-    model: str, recipe: Recipe, corpus: Corpus, tokenizer: str | TokenizerConfig | None
+    model: str, recipe: Recipe, corpus: Corpus | None, tokenizer: str | TokenizerConfig | None
 ) -> RunConfig:
     tokenizer = RECIPES[model].tokenizer if tokenizer is None else tokenizer
     if isinstance(tokenizer, str):
         tokenizer = TokenizerConfig(name=tokenizer)
     return RunConfig(
         name=model,
-        corpus=_all_of(corpus),
+        corpus=_all_of(recipe.corpus if corpus is None else corpus),
         tokenizer=tokenizer,
         rows=recipe.rows,
         model=ModelConfig(name=model),

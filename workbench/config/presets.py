@@ -7,6 +7,7 @@ A study maps a label to one config per seed; configs of a seed share text, start
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +26,9 @@ CI_MODEL = {
     "intermediate_size": 64,
     "num_attention_heads": 2,
 }
+
+THIN = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 400}
+"""A paper's model at `ci`, with the vocabulary of that profile's tokenizer."""
 
 TOUR_PROFILES: dict[str, dict[str, Any]] = {
     "ci": {
@@ -238,23 +242,42 @@ def pretraining(
     corpus: str | Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
+    settings: Mapping[str, Any] | str | None = None,
+    **policies: str | Mapping[str, Any] | Policy | None,
 ) -> RunConfig:
     """One run to pretrain: a paper's model with its paper's settings, or a small one.
 
     Args:
-        profile: as in `tour`.  `ci` makes every model a few layers thin and trains seconds on
-            generated text, so that the settings of a large run can be rehearsed.
+        profile: as in `tour`.  `ci` makes every model of a paper one thin layer and trains seconds
+            on generated text, so that a large run can be rehearsed.
         model: a paper's, whose settings then come from `papers.pretraining`; any other is trained
             under the profile's settings.
         corpus: in place of the profile's, or the paper's.
+        settings: changes by short or dotted name, or their JSON text.
+        policies: by slot; None for the plain one.
+    Raises:
+        ConfigError: an unknown name or value.
     """
-    base = _base(profile, TOUR_PROFILES).replace(seed=seed)
+    base = _to_pretrain(profile, model, corpus).replace(seed=seed)
+    chosen = {slot: policy for slot, policy in policies.items() if policy is not None}
+    if isinstance(settings, str):
+        try:
+            settings = dict(json.loads(settings))
+        except (ValueError, TypeError):
+            raise ConfigError(
+                f"settings = {settings!r} are not JSON", remedy="write '{\"peak_lr\": 0.001}'"
+            ) from None
+    return base.change(**chosen).change(**(settings or {}))
+
+
+def _to_pretrain(
+    profile: str, model: str | None, corpus: str | Mapping[str, Any] | None
+) -> RunConfig:
+    base = _base(profile, TOUR_PROFILES)
     if model in RECIPES and profile != "ci":
-        return papers.pretraining(model, corpus=corpus).replace(seed=seed)
+        return papers.pretraining(model, corpus=corpus)
     if model is not None:
-        thin = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
-        overrides = {**thin, "vocab_size": 400} if model in RECIPES else {}
-        base = base.replace(model={"name": model, "overrides": overrides})
+        base = base.replace(model={"name": model, "overrides": THIN if model in RECIPES else {}})
     if corpus is None:
         return base
     given = {"name": corpus} if isinstance(corpus, str) else dict(corpus)

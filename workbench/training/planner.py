@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from workbench.kernels.sample_loss import FULL_LOGITS_MIB
 from workbench.models.footprint import MIB, Footprint, footprint
 from workbench.training.device import resolve
 from workbench.training.spread import check_world
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FLOAT_BYTES = 4
 MOMENTS = 2
@@ -81,6 +84,12 @@ class RunPlan:
         shown = {part: getattr(self, f"{part}_mib") for part in (*parts, "policies", "peak")}
         return [{"part": part, "mib": round(value)} for part, value in shown.items()]
 
+    def table(self) -> pd.DataFrame:
+        """`rows` for a notebook."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows()).set_index("part")
+
     def __str__(self) -> str:
         spread = f"{self.devices} × {self.device}" + (
             f" ({self.parallel})" if self.devices > 1 else ""
@@ -97,7 +106,7 @@ class RunPlan:
 def plan(
     config: RunConfig,
     *,
-    corpus_domains: int = 1,
+    corpus_domains: int | None = None,
     devices: int = 1,
     device: str | None = None,
     flops_per_second: float | None = None,
@@ -106,7 +115,8 @@ def plan(
     """Plan a run without preparing its text.
 
     Args:
-        corpus_domains: K, for the mixer's signals and the evaluations.
+        corpus_domains: K, for the mixer's signals and the evaluations; as many as the config names
+            when None, or else one.
         devices: ranks of `torchrun`, each with a device of its own; CPU ranks share one memory.
         device: such as "cuda" to plan for; that of the config when None.
         flops_per_second: that training reaches on one device; a share of what a short matrix
@@ -119,8 +129,11 @@ def plan(
     check_world(config.training, devices)
     notes: list[str] = []
     shape = _shape(config, vocab_size, notes)
-    memory = _memory(config, shape, devices, corpus_domains, notes)
-    tokens, flops = _work(config, shape, corpus_domains)
+    domains = corpus_domains or len(config.corpus.domains or ())
+    if not domains:
+        notes.append("evaluations and what a mixer keeps are counted for one domain")
+    memory = _memory(config, shape, devices, max(1, domains), notes)
+    tokens, flops = _work(config, shape, max(1, domains))
     if flops_per_second is None:
         rate = product_rate(config.training.device, config.training.precision)
         flops_per_second = REACHED_SHARE * rate
@@ -261,7 +274,7 @@ def _policies(config: RunConfig, shape: Footprint, domains: int, *, split: bool)
     MIXERS.check(config.mixer.name, config.mixer.options)
     if config.mixer.name == "static":
         return 0.0
-    names = tuple(f"domain {number}" for number in range(max(2, domains)))
+    names = tuple(f"domain {number}" for number in range(domains))
     task = MixingTask(
         names,
         np.full(len(names), 10**6),
