@@ -10,8 +10,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from workbench.config import CorpusConfig
+from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
 from workbench.core import DataError
+from workbench.data import prepare
 from workbench.data.files import is_path
 from workbench.data.hub import HubSource, is_repository_name
 from workbench.data.sources import Intake, open_source
@@ -115,6 +116,17 @@ def test_a_dataset_that_is_not_to_be_had_is_one_line(hub, failure, reason):
     with pytest.raises(DataError, match=reason) as error:
         read("owner/name")
     assert "\n" not in str(error.value) and error.value.remedy
+    answered = "does not answer" not in reason
+    assert answered or "`installed`, `planted` and local files work" in error.value.remedy
+
+
+def test_no_network_is_told_before_any_work_and_leaves_local_text_to_prepare(hub, tmp_path):
+    hub(httpx.ConnectError("Name or service not known"))
+    settings = (TokenizerConfig(vocab_size=300), RowsConfig(context_tokens=32))
+    with pytest.raises(DataError, match="the hub does not answer"):
+        prepare(CorpusConfig(name="owner/name", workers=2), *settings, cache_dir=tmp_path)
+    corpus = CorpusConfig(name="planted", max_domain_mb=0.02)
+    assert prepare(corpus, *settings, cache_dir=tmp_path).rows_K.all()
 
 
 def test_a_dataset_read_before_is_still_sought_in_the_cache_without_network(hub, monkeypatch):
@@ -134,8 +146,9 @@ def test_a_stream_that_breaks_is_one_line_and_a_full_disk_stays_a_full_disk(hub,
         return records
 
     monkeypatch.setattr(datasets, "load_dataset", breaking(httpx.ReadTimeout("slow\nvery")))
-    with pytest.raises(DataError, match="ReadTimeout: slow —"):
+    with pytest.raises(DataError, match="broke off after record 1: ReadTimeout: slow —") as error:
         read("owner/name")
+    assert "continues" in error.value.remedy
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(datasets, "load_dataset", breaking(full))
     with pytest.raises(OSError, match="No space left"):

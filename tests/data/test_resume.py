@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -157,6 +159,65 @@ def test_two_processes_preparing_the_same_corpus_agree(straight, tmp_path):
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     (folder,) = tmp_path.iterdir()
     assert contents(folder) == contents(straight.path)
+
+
+PREPARING = """
+import sys, time
+from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
+from workbench.data import prepare, reading, workers
+reading.BATCH_DOCUMENTS, reading.BATCHES_PER_CHECKPOINT, workers.ALONE_BYTES = 16, 1, 12_000
+
+def report(what, done, total):
+    print(what, flush=True)
+    if sys.argv[2] == "hold" and what.startswith("tokenising") and done > 100:
+        time.sleep(60)
+
+prepare(
+    CorpusConfig(name="planted", max_domain_mb=0.04, workers=2),
+    TokenizerConfig(vocab_size=300, train_mb=0.05),
+    RowsConfig(context_tokens=32, shard_mib=0.005),
+    cache_dir=sys.argv[1],
+    progress=report,
+)
+"""
+
+
+def wait_for(path: Path, text: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 40
+    while text not in (path.read_text() if path.exists() else ""):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_process_that_waits_says_so_and_continues_what_a_killed_one_began(straight, tmp_path):
+    """As the ranks of a job may: all prepare at once, and the one at work dies."""
+
+    def start(role: str) -> subprocess.Popen:
+        with (tmp_path / f"{role}.txt").open("w") as said:
+            command = [sys.executable, "-c", PREPARING, str(tmp_path / "cache"), role]
+            return subprocess.Popen(command, stdout=said)
+
+    first = start("hold")
+    wait_for(tmp_path / "hold.txt", "tokenising", first)
+    second = start("wait")
+    wait_for(tmp_path / "wait.txt", "waiting for another process", second)
+    first.kill()
+    first.wait()
+    assert second.wait(timeout=60) == 0
+    said = (tmp_path / "wait.txt").read_text()
+    assert "continuing" in said and "training" not in said
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert contents(folder) == contents(straight.path)
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(DataError, match="has no locks") as error:
+        prepare(CORPUS, TOKENIZER, ROWS, cache_dir=tmp_path)
+    assert "cache_dir" in error.value.remedy
 
 
 def test_progress_counts_up_to_the_expected_size(tmp_path):

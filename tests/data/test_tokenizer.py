@@ -150,6 +150,33 @@ def test_leakage_sees_training_documents_read_after_the_held_out_one():
     assert counter.near_training(held_out)
 
 
+def test_a_restored_counter_goes_on_as_the_one_that_met_the_documents():
+    """In tables so small that most documents displace an earlier one."""
+    rng = np.random.default_rng(0)
+    sketches = np.stack([sketch_of(f"{rng.integers(100)} and so on") for _ in range(300)])
+    held_out_N = rng.random(300) < 0.3
+    met, restored = (DuplicateCounter(exact_slots=64, band_slots=256) for _ in range(2))
+    for each, held_out in zip(sketches[:200], held_out_N, strict=False):
+        met.add(each, held_out=bool(held_out))
+    for part in (slice(0, 90), slice(90, 200)):
+        restored.restore(sketches[part], held_out_N[part])
+    assert (met.near_training(sketches) == restored.near_training(sketches)).all()
+    kinds = [
+        [counter.add(each, held_out=False) for each in sketches[200:]]
+        for counter in (met, restored)
+    ]
+    assert kinds[0] == kinds[1] and len(set(kinds[0])) > 1
+
+
+def test_a_corpus_that_outgrew_the_counter_says_so(tmp_path, monkeypatch):
+    said = "so that numbers of duplicates are lower bounds"
+    small = prepare(CORPUS, TokenizerConfig(vocab_size=300), ROWS, cache_dir=tmp_path / "small")
+    assert not any(said in note for note in small.notes())
+    monkeypatch.setattr(DuplicateCounter.__init__, "__defaults__", (1 << 10, 1 << 10))
+    outgrown = prepare(CORPUS, TokenizerConfig(vocab_size=300), ROWS, cache_dir=tmp_path / "out")
+    assert any("about 73 before it, " + said in note for note in outgrown.notes())
+
+
 def test_catalogue_entries_say_origin_licence_and_size():
     assert {"installed", "planted", "slimpajama-6b", "fineweb-edu", "pile-uncopyrighted"} <= set(
         catalogue.entries()

@@ -97,11 +97,13 @@ class _Table:
 class DuplicateCounter:
     """Says of each document whether an equal or nearly equal one came before it.
 
+    remembers_documents: so many documents fill the tables; those long before them are forgotten.
     Training and held-out documents have tables of their own, so that at the end a held-out
     document can be compared with all training documents, whichever came first.
     """
 
     def __init__(self, exact_slots: int = EXACT_SLOTS, band_slots: int = BAND_SLOTS):
+        self.remembers_documents = band_slots // BANDS
         self._exact = _Table(exact_slots)
         self._bands = {False: _Table(band_slots), True: _Table(band_slots // 4)}
 

@@ -22,6 +22,10 @@ from workbench.data.records import documents_of
 from workbench.data.sources import Document, Intake
 
 ANSWER_SECONDS = 10.0
+WITHOUT_NETWORK = (
+    "check the network; without it `installed`, `planted` and local files work, and with "
+    "streaming=False a dataset downloaded before"
+)
 _NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 
 
@@ -107,7 +111,8 @@ class HubSource:
         )
 
     def _records(self, after: dict[str, Any] | None) -> Iterator[tuple[str, Any]]:
-        self._stream, self._read = self._load(), 0
+        self._read = 0
+        self._stream = self._load()
         try:
             for record in self._stream if after is None else self._behind(after):
                 self._read += 1
@@ -148,17 +153,26 @@ class HubSource:
             raise self._unreadable(error) from None
         # Without network, a dataset that was downloaded before can still be read from its cache.
         if not there and self.config.streaming:
-            raise self._refusal("the hub does not answer")
+            raise self._refusal("the hub does not answer", WITHOUT_NETWORK)
 
     def _unreadable(self, error: Exception) -> Exception:
         for cause in (error, error.__cause__):
             if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
                 return cause
-        return self._refusal(reason_of(error))
+        if self._read:
+            return DataError(
+                f"corpus '{self.config.name}' broke off after record {self._read}: "
+                f"{reason_of(error)}",
+                remedy="run again: what was read is kept, and it continues there",
+            )
+        return self._refusal(
+            reason_of(error),
+            "check the name, subset and split, and the network; or name a local folder",
+        )
 
-    def _refusal(self, reason: str) -> DataError:
+    def _refusal(self, reason: str, remedy: str) -> DataError:
         return DataError(
             f"corpus '{self.config.name}' is no file or folder here, and as a dataset it cannot be "
             f"read: {reason}",
-            remedy="check the name, subset and split, and the network; or name a local folder",
+            remedy=remedy,
         )

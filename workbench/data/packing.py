@@ -283,7 +283,7 @@ class Preparation:
             "domains": entries,
             "skipped": intake.skipped.total(),
             "skip_examples": intake.skip_examples,
-            "notes": [*self.source.notes, *intake.notes],
+            "notes": [*self.source.notes, *intake.notes, *self._forgotten()],
             "seconds": round(time.time() - started, 2),
         }
         self._close()
@@ -307,6 +307,16 @@ class Preparation:
             for domain in held_out_n["domain"][near_n].tolist():
                 found[names[domain]] += 1
         return found
+
+    def _forgotten(self) -> list[str]:
+        """What the table sizes cost, said of a corpus that outgrew them."""
+        remembered = self._duplicates.remembers_documents
+        if self.consumed <= remembered:
+            return []
+        return [
+            f"each of {self.consumed:,} documents was compared with about {remembered:,} before "
+            "it, so that numbers of duplicates are lower bounds"
+        ]
 
     def _require_text(self, intake: Intake) -> None:
         for domain in self.corpus.domains or ():

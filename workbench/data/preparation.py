@@ -27,6 +27,8 @@ from workbench.data.reading import Progress
 from workbench.data.sources import Source, open_source
 from workbench.data.tokenizer import tokenizer_fingerprint
 
+_NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP))
+
 
 def prepare(
     corpus: CorpusConfig,
@@ -39,13 +41,15 @@ def prepare(
 ) -> PreparedCorpus:
     """Rows of a corpus, prepared now, continued, or reused when nothing has changed.
 
+    Any number of processes may call it at once: one prepares, the others wait for it.
+
     Args:
         cache_dir: where prepared corpora are kept; `default_cache_dir()` when None.
         progress: called as progress(what, done, total or None).
         verify: check every shard's checksum even when the corpus is large.
     Raises:
-        DataError: missing, empty or unreadable text; too little text for a row; disk full;
-            a corrupt shard.  What is prepared so far is kept.
+        DataError: missing, empty or unreadable text; too little text for a row; disk full or
+            without locks; a worker that died; a corrupt shard.  What is prepared so far is kept.
     """
     source = open_source(corpus)
     settings = _settings(corpus, tokenizer, rows, source)
@@ -55,7 +59,7 @@ def prepare(
     with _disk_errors(folder):
         if not (folder / "manifest.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder):
+            with _locked(folder, progress):
                 if not (folder / "manifest.json").exists():
                     work = Preparation(folder, corpus, tokenizer, rows, source, progress)
                     work.run(key)
@@ -76,10 +80,28 @@ def _settings(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Only one process prepares a folder; the others wait and then find it finished."""
+def _locked(folder: Path, progress: Progress | None) -> Iterator[None]:
+    """Only one process prepares a folder; the others wait and then find it finished, or continue
+    where it was killed.
+
+    Raises:
+        DataError: the file system knows no locks.
+    """
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if progress is not None:
+                    progress("waiting for another process that prepares this corpus", 0, None)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            raise DataError(
+                f"the file system of {folder} has no locks: two processes could write there",
+                remedy="choose a cache_dir on another one",
+            ) from error
         yield
 
 

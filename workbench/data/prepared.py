@@ -177,10 +177,11 @@ class PreparedCorpus:
         return [*self.manifest["notes"], *examples, *rest]
 
     def pool(self) -> Pool:
-        """All training rows as candidates of a selector."""
+        """All training rows as candidates of a selector: 16 bytes a row, which training on the
+        whole corpus does without."""
         domain_N = np.repeat(np.arange(len(self.domains)), self.rows_K)
         row_N = np.concatenate([np.arange(rows) for rows in self.rows_K])
-        tokens_N = np.full(len(row_N), self.context_tokens, dtype=np.int64)
+        tokens_N = np.broadcast_to(np.int64(self.context_tokens), row_N.shape)
         return Pool(sample_ids(domain_N, row_N), domain_N, tokens_N)
 
     @cached_property

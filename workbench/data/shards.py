@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +26,12 @@ import numpy as np
 from workbench.core import DataError
 
 RECORDS_PER_GROUP = 1024
+"""Documents of the table read or written at a time; its footer grows by half a kB for each group,
+the one thing in memory that grows with the corpus: half a byte a document."""
+
+MAPS_OPEN = 256
+"""Shards mapped at a time, over all streams: each holds a file open, of which a process has few."""
+
 _READ_BYTES = 1 << 20
 
 
@@ -156,8 +163,11 @@ class StreamWriter:
         schema = pyarrow.schema(list(fields.items()))
         path = self.folder / "documents.parquet"
         self.records_path.touch()
+        # Texts that never repeat need no dictionary, and only one column is searched by.
+        settings: dict[str, Any] = {"use_dictionary": ["duplicate"]}
+        settings |= {"write_statistics": ["first_token"]}
         with (
-            pyarrow.parquet.ParquetWriter(path, schema) as table,
+            pyarrow.parquet.ParquetWriter(path, schema, **settings) as table,
             self.records_path.open() as lines,
         ):
             while group := [json.loads(line) for line in islice(lines, RECORDS_PER_GROUP)]:
@@ -204,18 +214,14 @@ class TokenStream:
         self.table_path = root / entry["table"]
         self._shard_rows: int = entry["shard_rows"]
         self._context_tokens = context_tokens
-        for shard in self.shards:
-            self._check_size(shard)
-        # A plain view of the map: slicing the memmap class itself costs several times more.
-        self._maps = [
-            np.memmap(root / shard["file"], dtype, "r").view(np.ndarray) for shard in self.shards
-        ]
+        self._dtype = dtype
+        self._files = [self._checked(shard) for shard in self.shards]
 
     def row(self, index: int) -> np.ndarray:
         """Tokens of one row, shape (T + 1,), in the stored type and without a copy."""
         shard, within = divmod(index, self._shard_rows)
         first = within * self._context_tokens
-        return self._maps[shard][first : first + self._context_tokens + 1]
+        return _mapped(self._dtype, *self._files[shard])[first : first + self._context_tokens + 1]
 
     def bytes(self) -> int:
         return sum(shard["bytes"] for shard in self.shards)
@@ -265,16 +271,25 @@ class TokenStream:
                 names[i].extend(document_D[from_N[i] : until_N[i]])
         return names
 
-    def _check_size(self, shard: dict[str, Any]) -> None:
+    def _checked(self, shard: dict[str, Any]) -> tuple[str, int]:
+        """Path of a shard, and when it was written."""
         path = self.root / shard["file"]
-        size = path.stat().st_size if path.exists() else None
-        if size != shard["bytes"]:
-            state = "is missing" if size is None else f"has {size} bytes"
+        found = path.stat() if path.exists() else None
+        if found is None or found.st_size != shard["bytes"]:
+            state = "is missing" if found is None else f"has {found.st_size} bytes"
             raise DataError(
                 f"shard {path} {state}, recorded {shard['bytes']} bytes and blake2b "
                 f"{shard['blake2b']}",
                 remedy=f"delete {self.root} and prepare the corpus again",
             )
+        return str(path), found.st_mtime_ns
+
+
+@lru_cache(MAPS_OPEN)
+def _mapped(dtype: np.dtype, path: str, written_ns: int) -> np.ndarray:
+    """Tokens of a shard; one that was written anew is mapped anew."""
+    # A plain view of the map: slicing the memmap class itself costs several times more.
+    return np.memmap(path, dtype, "r").view(np.ndarray)
 
 
 def _touching(group: Any, first_token: int, last_token: int) -> Iterator[dict[str, Any]]:
