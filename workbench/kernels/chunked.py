@@ -187,6 +187,10 @@ def _logits(
 def _add_product(head_grad_VD: Tensor, error_nV: Tensor, scaled_hidden_nD: Tensor) -> None:
     if error_nV.dtype == head_grad_VD.dtype:
         head_grad_VD.addmm_(error_nV.T, scaled_hidden_nD)
+    elif head_grad_VD.is_cuda:
+        # Only there can a product of half precision be added up in float32 where it is made.
+        wide = head_grad_VD.dtype
+        torch.addmm(head_grad_VD, error_nV.T, scaled_hidden_nD, out_dtype=wide, out=head_grad_VD)
     else:
         head_grad_VD.add_(error_nV.T @ scaled_hidden_nD)
 

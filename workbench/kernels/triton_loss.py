@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from workbench.core import IGNORE_INDEX
-from workbench.kernels.chunked import Passes, partwise_token_loss
+from workbench.kernels.chunked import Passes, partwise_token_loss, product_type_of
 from workbench.kernels.tiling import Tile, jit, parts_of, precision_of, strip_product, tl
 
-ERROR_MIB = 256
-"""softmax − onehot that exists at a time: thousands of tokens, which large products need."""
+ERROR_MIB = 512
+"""softmax − onehot that exists at a time: the head's gradient is read and written for each part."""
 VOCABULARY_PART = 8192
 """Columns that one program of the forward walks along; smaller parts keep more of a device busy."""
 
@@ -51,12 +51,19 @@ def triton_token_loss(
     Raises:
         NumericsError: from the backward, when a second derivative is asked for.
     """
-    part_tokens = part_tokens or max(1, ERROR_MIB * 2**20 // (4 * len(head_VD)))
+    part_tokens = part_tokens or _tokens_of_a_part(product_type_of(hidden_BTD), len(head_VD))
     passes = Passes(
         partial(_losses, tile=tile, vocabulary_part=vocabulary_part),
         partial(_errors, tile=tile, part_tokens=part_tokens),
     )
     return partwise_token_loss(hidden_BTD, head_VD, labels_BT, passes)
+
+
+def _tokens_of_a_part(product_type: torch.dtype, vocab_size: int) -> int:
+    """As many as `ERROR_MIB` hold, in whole tiles."""
+    rows = Tile.of(product_type).rows
+    tokens = ERROR_MIB * 2**20 // (product_type.itemsize * vocab_size)
+    return max(rows, tokens // rows * rows)
 
 
 def _losses(

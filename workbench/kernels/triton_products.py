@@ -65,7 +65,7 @@ def domain_products(
         _domain_tile[(parts_of(outputs, tile.rows), parts_of(inputs, tile.columns), domains)](
             s_bTO,
             a_bTI,
-            torch.tensor(order, device=s_bTO.device),
+            torch.tensor(order, dtype=torch.int64, device=s_bTO.device),
             end_K,
             parts_KOI,
             tokens,
