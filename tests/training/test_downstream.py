@@ -317,6 +317,9 @@ def test_a_named_task_reads_a_copy_of_its_dataset_and_takes_examples(
         scored = [oracle(decoder, nano_corpus.tokenizer, prompt, answer)[0] for answer in answers]
         hits.append(int(np.argmax(scored)) == n % 2)
     assert records["piqa"]["metrics"]["acc"]["value"] == pytest.approx(np.mean(hits))
+    group = {"group": "some", "task": ["piqa", "sciq"]}
+    with pytest.raises(DataError, match="some"):
+        evaluate_downstream(run, [group], data=piqa_copy, cache_dir=cache_dir)
     assert records["piqa"]["cut_requests"] < records["piqa_2shot"]["cut_requests"] == 20
     assert records["piqa"]["metrics"]["acc"]["chance"] == 0.5
     assert {each["task"] for each in downstream.read(run.path)} >= set(tasks)

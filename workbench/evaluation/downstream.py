@@ -149,9 +149,16 @@ def _manager(tasks: Sequence[Task]) -> Any:
         ) from None
     if not tasks:
         raise ConfigError("no task is named", remedy=f"choose some of: {', '.join(PAPER_TASKS)}")
-    if any(isinstance(task, str) and not Path(task).is_file() for task in tasks):
+    if any(_of_the_index(task) for task in tasks):
         return _every_task(TaskManager)
     return TaskManager(include_defaults=False)
+
+
+def _of_the_index(task: Task) -> bool:
+    """Whether a task is known by its name alone, or a member of a group is."""
+    if isinstance(task, Mapping):
+        return "group" in task and any(isinstance(member, str) for member in task["task"])
+    return not Path(task).is_file()
 
 
 @cache
@@ -201,12 +208,13 @@ class _Named:
 
     def load(self, manager: Any, data: str | Path | None) -> dict[str, Any]:
         """Tasks of lm-eval by name, with their documents."""
-        specs, index = list(self.specs), manager.task_index
-        if data is not None and self.specs[0] in index:
-            leaves = _leaves(index, self.specs[0])
-            copies = [_from_folder(index[leaf], Path(data)) for leaf in leaves]
-            # Members of a group are what lm-eval lets settings be changed of.
-            specs = [{"group": "from a folder", "task": copies}]
+        index = manager.task_index
+        specs = [
+            _with_copies(index, spec, Path(data))
+            if data is not None and isinstance(spec, str) and spec in index
+            else spec
+            for spec in self.specs
+        ]
         parts = manager.load(specs)["tasks"]
         for part in parts.values():
             shots = part.config.num_fewshot if self.shots is None else self.shots
@@ -224,6 +232,12 @@ def _leaves(index: Mapping[str, Any], name: str) -> list[str]:
         return [name]
     members = [m if isinstance(m, str) else m.get("task") or m["group"] for m in entry.cfg["task"]]
     return [leaf for m in members if m in index for leaf in _leaves(index, m)]
+
+
+def _with_copies(index: Mapping[str, Any], name: str, data: Path) -> dict[str, Any]:
+    """A name as a group, whose members are what lm-eval lets settings be changed of."""
+    members = [_from_folder(index[leaf], data) for leaf in _leaves(index, name)]
+    return {"group": f"copies of {name}", "task": members}
 
 
 def _from_folder(entry: Any, data: Path) -> str | dict[str, str]:
