@@ -22,6 +22,7 @@ from workbench.core.options import (
 )
 from workbench.core.protocols import (
     AgentMixer,
+    CountedMixer,
     Mixer,
     ReferenceMixer,
     Reweighter,
@@ -63,6 +64,7 @@ __all__ = [
     "Batch",
     "ConfigError",
     "Count",
+    "CountedMixer",
     "DataError",
     "DomainGradients",
     "Mixer",

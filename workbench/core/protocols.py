@@ -118,6 +118,16 @@ class SupplyMixer(Mixer, Protocol):
 
 
 @runtime_checkable
+class CountedMixer(Mixer, Protocol):
+    """A mixer with networks of its own, whose operations are worth counting."""
+
+    @property
+    def policy_flops(self) -> float:
+        """Of the step last observed; before the first, the most that a step may take."""
+        ...
+
+
+@runtime_checkable
 class AgentMixer(Mixer, Protocol):
     """A mixer that learns a policy other runs can use."""
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.core import Signal
+from workbench.core import CountedMixer, Signal
 from workbench.training.state import TrainState
 
 
@@ -37,6 +37,11 @@ class StepCost:
     def step(self, needs: frozenset[Signal]) -> dict[str, float]:
         """`flops` of the step itself, and `probe_flops` of what is asked to know of it."""
         return {"flops": self.train, "probe_flops": self.probe(needs)}
+
+    def policy(self) -> dict[str, float]:
+        """`policy_flops` of the mixer's own networks, where it counts them."""
+        mixer = self._state.mixer
+        return {"policy_flops": mixer.policy_flops} if isinstance(mixer, CountedMixer) else {}
 
     @property
     def train(self) -> float:

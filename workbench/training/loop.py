@@ -123,6 +123,7 @@ class Loop:
         with clock.policy():
             state.mixer.observe(stepped.outcome)
             diagnostics = state.mixer.diagnostics()
+        flops |= self._cost.policy()
         for callback in self.callbacks:
             callback.on_step(stepped.outcome)
         state.step += 1

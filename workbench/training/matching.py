@@ -39,7 +39,9 @@ def match(state: TrainState) -> RunConfig:
         )
     paid = sum(charged_flops(run) for run in runs_needed(state.config))
     budget = charged_flops(other) - paid
-    steps = int(budget / sum(StepCost(state).step(state.mixer.needs).values()))
+    cost = StepCost(state)
+    of_a_step = {**cost.step(state.mixer.needs), **cost.policy()}
+    steps = int(budget / sum(of_a_step.values()))
     if steps < 1:
         raise RunError(
             f"match_run '{path}' computed {budget:.3g} operations, less than one step of this run",

@@ -43,8 +43,8 @@ def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
 
     Phases are those of `training.cost`, and `earlier`, where there are any, the runs whose model
     or agent this one uses.  A step is measured as a whole: what of its seconds is
-    `train` and what `probe` follows their operations.  The policy's own operations, those of
-    networks of a few thousand weights, are not counted, its seconds are.  Vectors, factors and
+    `train` and what `probe` follows their operations.  Those of a policy are of its networks;
+    arithmetic on a few numbers a domain is not counted, its seconds are.  Vectors, factors and
     scores that another run with the same model left in the cache were not computed, so they are
     not counted either: compare costs of runs that share no judge, or with an empty cache.
     """
@@ -58,7 +58,7 @@ def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
         "train": (step_seconds * (1 - probed), train_flops),
         "probe": (step_seconds * probed, probe_flops),
         "influence": (_sum(chosen, "seconds"), _sum(chosen, "flops")),
-        "policy": (policy_seconds, 0.0),
+        "policy": (policy_seconds, _sum(steps, "policy_flops")),
         "evaluate": (_sum(held_out, "seconds"), _sum(held_out, "flops")),
     }
     if earlier := earlier_runs(folder):

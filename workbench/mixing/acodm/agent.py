@@ -95,12 +95,34 @@ class Agent:
             soft_update(self.target_actor.parameter_P, self.actor.parameter_P, rate)
         return losses
 
+    @property
+    def act_flops(self) -> float:
+        """Operations of `act`."""
+        return self.actor.flops_per_row
+
+    def update_flops(self, rows: int, *, actor: bool = True) -> float:
+        """Operations of `update` on so many transitions; a backward pass takes as many twice, once
+        where the parameters' slopes are not asked for."""
+        of_actor, of_critic = self.actor.flops_per_row, self.critic.flops_per_row
+        climbs = self.settings.critic != "none"
+        total = 3 * of_critic if climbs else 0
+        if climbs and self._looks_ahead:
+            total += of_actor + of_critic
+        if actor:
+            total += 3 * of_actor
+            total += (2 if self.settings.actor_step == "own" else 3) * of_critic if climbs else 0
+        return float(rows * total)
+
+    @property
+    def _looks_ahead(self) -> bool:
+        return self.settings.discount > 0
+
     def targets(self, batch: Transitions) -> np.ndarray:
         """y = R + discount * target Q(s', target a(s')), (N, 1) or per domain (N, K)."""
         reward = batch.reward_NK
         if self.settings.critic == "scalar":
             reward = mixture_reward(reward, batch.mixture_NK, self.settings.reward)[:, None]
-        if not self.settings.discount:
+        if not self._looks_ahead:
             return reward
         next_mixture = self.mixture(self.target_actor, batch.next_NS)
         future = self.target_critic(_joined(batch.next_NS, next_mixture))

@@ -4,7 +4,6 @@
     Policy("acodm", agent="runs/proxy", mode="frozen")            # drives a larger model
     Policy("acodm", agent="runs/proxy", mode="continue")
 
-`direct` and `frozen_random` are its controls: the actor without a critic, and without learning.
 Shapes: K domains, L tracked layers, S state.
 """
 
@@ -138,6 +137,7 @@ class AcOdm:
         self._step = -1
         self._depth_L: tuple[float, ...] | None = None
         self._logged: dict[str, Any] = {}
+        self._flops: float | None = None
         if agent is not None:
             self._take_over(read_agent(agent))
 
@@ -153,8 +153,19 @@ class AcOdm:
             return frozenset({Signal.TRACKED_NORMS})
         return frozenset({Signal.TRACKED_NORMS, Signal.DOMAIN_GRADIENTS})
 
+    @property
+    def policy_flops(self) -> float:
+        """Operations of actor and critic in the step last observed; at first, the most of one."""
+        if self._flops is None:
+            learned = 0.0 if self._acts_only else self._learning_flops(actor=True)
+            return self.agent.act_flops + learned
+        return self._flops
+
+    def _learning_flops(self, *, actor: bool) -> float:
+        return self._updates * self.agent.update_flops(self._batch_size, actor=actor)
+
     def propose(self, step: int) -> Mixture:
-        self._step = step
+        self._step, self._flops = step, 0.0
         self._mixture_K = self._act(step)
         return Mixture(self.task.names, self._mixture_K, self._guaranteed_rows)
 
@@ -164,6 +175,7 @@ class AcOdm:
             tried_K = rng.dirichlet(DIRICHLET * len(self.task) * self._prior_K)
             return with_floor(tried_K, self._floor)
         mixture_K = self.agent.act(self.view.vector_S)
+        self._flops = self.agent.act_flops
         if self._acts_only or not self._exploration:
             return mixture_K
         # Noise on the policy's own softmax, under the floor, which then holds again.
@@ -197,10 +209,12 @@ class AcOdm:
         if len(self.replay) < self._batch_size:
             return {}
         rng = self._streams.at("replay", step)
+        actor = step >= self._warmup_steps
+        self._flops = (self._flops or 0.0) + self._learning_flops(actor=actor)
         losses: dict[str, float] = {}
         for _ in range(self._updates):
             batch = self.replay.sample(self._batch_size, rng)
-            losses = self.agent.update(batch, actor=step >= self._warmup_steps)
+            losses = self.agent.update(batch, actor=actor)
         return losses
 
     def _phase(self, step: int) -> str:
@@ -290,66 +304,6 @@ class AcOdm:
                 )
         self.tracking = replace(self.tracking, depths=saved["depths"])
         self._load_learned(saved)
-
-
-def direct(
-    task: MixingTask,
-    *,
-    reward: Literal["step", "alignment"] = "step",
-    warmup_steps: Whole = 100,
-    entropy: NotNegative = 0.1,
-    exploration: NotNegative = 0.3,
-    batch_size: Count = 32,
-    updates_per_step: Count = 1,
-    learning_rate: Positive = 1e-3,
-    every_steps: Count = 1,
-    tracked_layers: Count = 3,
-    projection_width: Count | None = None,
-    floor: Share = DEFAULT_FLOOR,
-    guaranteed_rows: Whole = 0,
-) -> AcOdm:
-    """Control: the actor climbs a . z of the replayed steps itself, without a critic.
-
-    Args:
-        reward: z of each step, or its running mean (`alignment`), which is what `acodm` is paid.
-    """
-    return AcOdm(
-        task,
-        critic="none",
-        reward=reward,
-        warmup_steps=warmup_steps,
-        entropy=entropy,
-        exploration=exploration,
-        batch_size=batch_size,
-        updates_per_step=updates_per_step,
-        learning_rate=learning_rate,
-        every_steps=every_steps,
-        tracked_layers=tracked_layers,
-        projection_width=projection_width,
-        floor=floor,
-        guaranteed_rows=guaranteed_rows,
-    )
-
-
-def frozen_random(
-    task: MixingTask,
-    *,
-    tracked_layers: Count = 3,
-    floor: Share = DEFAULT_FLOOR,
-    guaranteed_rows: Whole = 0,
-) -> AcOdm:
-    """Control: an actor as it was initialised, never updated, and no gradients taken."""
-    return AcOdm(
-        task,
-        mode="untrained",
-        tracked_layers=tracked_layers,
-        floor=floor,
-        guaranteed_rows=guaranteed_rows,
-    )
-
-
-MIXERS.register("direct")(direct)
-MIXERS.register("frozen_random")(frozen_random)
 
 
 def read_agent(path: str | Path) -> dict[str, Any]:

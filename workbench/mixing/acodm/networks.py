@@ -74,6 +74,11 @@ class Network:
         twin._lay_out(self.parameter_P.copy())
         return twin
 
+    @property
+    def flops_per_row(self) -> int:
+        """Operations of a forward pass: its matrix products, two for each weight."""
+        return sum(2 * math.prod(shape) for shape in self._shapes if len(shape) == 2)
+
     def __call__(self, x_NI: np.ndarray) -> np.ndarray:
         """Outputs (N, O)."""
         self._kept = []
