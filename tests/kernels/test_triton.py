@@ -166,6 +166,25 @@ def test_contraction(dtype):
     assert torch.equal(turned, score_BT)
 
 
+def beside_nan(x):
+    """The same numbers with NaN before, between and after the lines."""
+    wide = x.new_full((*x.shape[:-1], x.shape[-1] + 23), torch.nan)
+    wide[..., :-23] = x
+    return wide[..., :-23]
+
+
+def test_what_lies_beside_the_inputs_is_never_used():
+    s, matrix, a = drawn(3, 11, 21), drawn(21, 37, seed=1), drawn(3, 11, 37, seed=2)
+    hidden, head, labels = (x.detach() for x in loss_problem(torch.float32))
+    for kernel, *inputs in (
+        (lambda *given: contraction(*given, tile=TILE), s, matrix, a),
+        (lambda *given: small_loss(*given, labels), hidden, head),
+        (lambda *given: symmetric_product(*given, tile=TILE), a),
+        (lambda *given: domain_products(*given, [(0, 0, 3)], 1, tile=TILE), s, a),
+    ):
+        assert torch.equal(kernel(*map(beside_nan, inputs)), kernel(*inputs))
+
+
 def test_the_variable_sends_every_caller_to_triton(monkeypatch):
     """What the rooms call gives the same in both forms, and runs the one that is asked for."""
     s, matrix, a = drawn(4, 5, 9), drawn(9, 7, seed=1), drawn(4, 5, 7, seed=2)
