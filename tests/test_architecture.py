@@ -46,7 +46,7 @@ MAY_IMPORT = {
     },
     "batch": {"config", "data", "mixing", "plots", "tracking", "training", "evaluation"},
 }
-FRONT_DOORS = {"__init__", "cli", "console", "doctor"}
+FRONT_DOORS = {"__init__", "__main__", "cli", "console", "doctor"}
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "umap", "plotly")
 NOT_ON_A_GPU_MACHINE = ("datasets", "plotly", "duckdb", "sklearn", "umap", "ipywidgets")
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py"}

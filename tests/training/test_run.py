@@ -220,10 +220,10 @@ def test_a_broken_state_is_never_checkpointed(training, monkeypatch):
 def test_a_bad_row_stops_before_the_update_and_resumes_from_the_checkpoint_before(
     training, monkeypatch, cache_dir, tmp_path
 ):
-    import workbench.training.accumulate as accumulate_module
+    from workbench.training.spread import Spread
 
     straight = training(into="straight")
-    real, calls = accumulate_module.sample_loss, [0]
+    real, calls = Spread.losses, [0]
 
     def one_bad_row(*args, **kwargs):
         calls[0] += 1
@@ -232,7 +232,7 @@ def test_a_bad_row_stops_before_the_update_and_resumes_from_the_checkpoint_befor
         return loss_B.masked_fill(bad_B, torch.nan) if calls[0] == 18 else loss_B
 
     with monkeypatch.context() as patch:
-        patch.setattr(accumulate_module, "sample_loss", one_bad_row)
+        patch.setattr(Spread, "losses", one_bad_row)
         with pytest.raises(NumericsError, match=r"step 17: the loss of 1 of 8 rows"):
             training()
     path = tmp_path / "runs" / "nano"

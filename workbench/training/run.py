@@ -252,21 +252,10 @@ def train(
     path = Path(out_dir) / config.name
     # As one rank sees it: the others may come when it has made the folder.
     exists = ranks.everyone(RunFolder.holds_run(path))[0]
+    options: dict[str, Any] = {"callbacks": callbacks, "cache_dir": cache_dir}
+    options |= {"progress": progress, "background": background, "announce": announce}
     if exists and if_exists == "resume":
-        folder = RunFolder.open(path)
-        if config.training.match_run is not None:
-            config = config.change(total_steps=folder.config["training"]["total_steps"])
-        checkpoint.check_same_config(folder, config)
-        if ranks.everyone(folder.status())[0] == "finished":
-            return Run(folder)
-        return resume(
-            path,
-            callbacks=callbacks,
-            cache_dir=cache_dir,
-            progress=progress,
-            background=background,
-            announce=announce,
-        )
+        return _again(path, config, ranks, options)
     if exists:
         RunFolder.create(path, config={}, environment={})
     corpus = prepare(
@@ -289,6 +278,17 @@ def train(
         stack.enter_context(run.folder.lock())
         begin = partial(run.folder.append, "started", 0)
         return _launch(run, state, begin, [], callbacks, stack.pop_all(), background=background)
+
+
+def _again(path: Path, config: RunConfig, ranks: Ranks, options: dict[str, Any]) -> Run:
+    """The run of this config that is there already, continued unless it is finished."""
+    folder = RunFolder.open(path)
+    if config.training.match_run is not None:
+        config = config.change(total_steps=folder.config["training"]["total_steps"])
+    checkpoint.check_same_config(folder, config)
+    if ranks.everyone(folder.status())[0] == "finished":
+        return Run(folder)
+    return resume(path, **options)
 
 
 def start(config: RunConfig, out_dir: str | Path, **options: Any) -> Run:
