@@ -5,8 +5,9 @@
 
 Generated JSON lines, a tokenizer trained before.  `1 worker` is this process with the threads that
 `tokenizers` starts by itself, `1 worker, 1 thread` without them; more workers are processes of one
-thread each, their start included.  `fed` is what one process could feed: text over the processor
-time it spends itself when others encode.
+thread each, their start included.  Two limits, from processor time alone: what threads could reach
+with cores without end, since all but tokenising stays in one thread; and what one process can feed
+workers with, since it reads, counts duplicates and writes.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 from benchmarks.measure import compare, record
 from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
 from workbench.data import prepare, workers
 from workbench.data.planted import PlantedSource
 from workbench.data.sources import Intake
+from workbench.data.tokenizer import BytePairTokenizer
 
 DOCUMENT_PARTS = 5
 """Generated documents put together, for one of about 2.5 kB."""
@@ -57,6 +60,7 @@ class Contenders:
         self._first = prepare(self.corpus, TOKENIZER, ROWS, cache_dir=scratch / "first")
         self.megabytes = sum(entry["megabytes"] for entry in self._first.overview())
         self.own_seconds: list[float] = []
+        self.untokenised_seconds: list[float] = []
 
     def with_workers(self, count: int) -> Callable[[], None]:
         def run() -> None:
@@ -68,14 +72,22 @@ class Contenders:
         return run
 
     def one_thread(self) -> None:
-        before = os.environ.get("TOKENIZERS_PARALLELISM")
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        try:
+        began, tokenising = time.process_time(), 0.0
+        tokenise = BytePairTokenizer.encode
+
+        def timed(tokenizer: BytePairTokenizer, texts: list[str]) -> list[list[int]]:
+            nonlocal tokenising
+            since = time.process_time()
+            ids = tokenise(tokenizer, texts)
+            tokenising += time.process_time() - since
+            return ids
+
+        with (
+            patch.dict(os.environ, TOKENIZERS_PARALLELISM="false"),
+            patch.object(BytePairTokenizer, "encode", timed),
+        ):
             self._prepare(1)
-        finally:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-            if before is not None:
-                os.environ["TOKENIZERS_PARALLELISM"] = before
+        self.untokenised_seconds.append(time.process_time() - began - tokenising)
 
     def _prepare(self, count: int) -> None:
         with tempfile.TemporaryDirectory(dir=self._scratch) as cache:
@@ -109,13 +121,15 @@ def measure(megabytes: float, rounds: int, scratch: Path) -> dict[str, object]:
     speeds = {name: ours.megabytes / timing.median_seconds for name, timing in times.items()}
     for name, timing in times.items():
         print(f"  {name:20} {speeds[name]:6.2f} MB/s   time {timing}")
+    threads = ours.megabytes / min(ours.untokenised_seconds)
     fed = ours.megabytes / min(ours.own_seconds)
-    print(f"  fed by one process   {fed:6.2f} MB/s")
+    print(f"  limit of threads     {threads:6.2f} MB/s")
+    print(f"  limit of workers     {fed:6.2f} MB/s")
     return {
         "megabytes": ours.megabytes,
         "time": times,
         "megabytes_per_second": speeds,
-        "fed_megabytes_per_second": fed,
+        "limit_megabytes_per_second": {"threads": threads, "workers": fed},
     }
 
 

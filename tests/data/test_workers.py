@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -52,11 +53,13 @@ def tokenizer_folder(tmp_path_factory):
 
 
 def own_workers() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "workbench.data.workers" in child.cmdline()
-    ]
+    found = []
+    for child in psutil.Process().children():
+        # A child may end while it is looked at.
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "workbench.data.workers" in child.cmdline():
+                found.append(child)
+    return found
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ ALONE_BYTES = 32_000_000
 """Text that this process encodes by itself before it starts workers."""
 
 MAX_WORKERS = 16
-"""Workers started unless told otherwise: about so many are fed by one process that reads, counts
-duplicates and writes (`python -m benchmarks.preparation`)."""
+"""Workers started unless told otherwise: more would wait for the one process that reads, counts
+duplicates and writes (`python -m benchmarks.preparation` measures what it can feed)."""
 
 AHEAD_BATCHES = 2
 """Batches read beyond one for each worker, so that none waits for the next."""
