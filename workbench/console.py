@@ -89,8 +89,10 @@ def follow_run(run: Run, since: float) -> None:
     try:
         follow(run, console, since=since)
     except KeyboardInterrupt:
-        console.print("stopping after this step …")
-        run.stop()
+        # A rank whose run has failed is told to stop, too.
+        if run.live:
+            console.print("stopping after this step …")
+            run.stop()
     run.wait()
     row = run_row(run.folder)
     console.print(f"{row['status']} at step {row['step']}, loss {row['loss']} nats", end=", ")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from workbench.batch import attach, launch
+from workbench.batch.launch import _last_words
+from workbench.config import presets
 from workbench.core import ConfigError, RunError
 from workbench.tracking import RunFolder, encoding
 
@@ -88,6 +90,14 @@ def test_what_a_process_says_before_it_dies_is_the_error(cached, nano_config, tm
         launch(config, tmp_path).wait(say=lambda line: None)
 
 
+def test_no_network_is_said_with_what_works_without(tmp_path):
+    config = presets.pretraining("ci", corpus="slimpajama-6b")
+    with pytest.raises(RunError, match=r"slimpajama|SlimPajama") as offline:
+        launch(config, tmp_path).wait(say=lambda line: None)
+    assert "the hub does not answer" in offline.value.problem
+    assert "`planted`" in offline.value.remedy
+
+
 def test_a_run_that_another_process_trains_is_followed_without_a_record(nano_config, tmp_path):
     folder = RunFolder.create(tmp_path / "own", config=nano_config.to_dict(), environment={})
     with folder.lock():
@@ -123,21 +133,38 @@ def test_what_cannot_work_is_refused_before_a_process_starts(nano_config, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_two_ranks_train_stop_and_go_on_until_one_dies(cached, long, tmp_path):
+def test_a_rank_that_dies_ends_the_run_with_its_name_and_leaves_it_to_go_on(cached, long, tmp_path):
     running = launch(long, tmp_path, devices=2)
-    until(lambda: steps(running) > 2 or not running.alive)
-    assert running.status() == "running", running.log()
-    running.stop()
-    assert running.wait(say=lambda line: None).status() == "stopped"
-    again = launch(long, tmp_path, devices=2)
-    until(lambda: again.run.events("resumed"))
-    writer = int((again.path / ".lock").read_text())
-    os.kill(next(rank for rank in ranks_of(again) if rank != writer), signal.SIGKILL)
+    until(lambda: steps(running) > 12 or not running.alive)
+    writer = int((running.path / ".lock").read_text())
+    os.kill(next(rank for rank in ranks_of(running) if rank != writer), signal.SIGKILL)
     with pytest.raises(RunError, match="rank 1 died, Signal 9") as died:
-        again.wait(say=lambda line: None)
-    assert f"workbench resume {again.path} --devices 2" in died.value.remedy
+        running.wait(say=lambda line: None)
+    assert f"workbench resume {running.path} --devices 2" in died.value.remedy
+    assert running.run.folder.checkpoints()[-1] >= 10
 
 
 def ranks_of(running):
     found = Path(f"/proc/{running._process}/task/{running._process}/children").read_text()
     return [int(process) for process in found.split()]
+
+
+REPORT = """Root Cause (first observed failure):
+[0]:
+  rank      : 3 (local_rank: 0)
+  traceback : {}
+======"""
+
+
+@pytest.mark.parametrize(
+    ("log", "problem", "remedy"),
+    [
+        ("error no text\nremedy add some\n" + REPORT.format("To enable"), "no text", "add some"),
+        ("error a rank ended\n" + REPORT.format("Signal 9"), "rank 3 died, Signal 9", ""),
+        ("ValueError: five\nx.ChildFailedError: \n=====", "ValueError: five", ""),
+        ("Killed\n=====", "Killed", ""),
+        ("", "it printed nothing", ""),
+    ],
+)
+def test_the_last_words_are_those_of_who_failed_first(log, problem, remedy):
+    assert _last_words(log.splitlines()) == (problem, remedy)

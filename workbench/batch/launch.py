@@ -11,6 +11,7 @@ Beside the run's folder, `<name>.launch/` holds its settings, log and process.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.2
 TAIL_LINES = 20
+_RAISED = re.compile(r"(?!.*ChildFailedError)[\w.]*(Error|Exception|Exit): .+")
 
 
 class Launched:
@@ -122,15 +124,18 @@ class Launched:
                 if events:
                     teller.on_events(events)
             if not alive:
-                return self._ended()
+                return self._ended(say)
             if timeout_seconds is not None and time.monotonic() - began > timeout_seconds:
                 return self.run
             time.sleep(POLL_SECONDS)
 
-    def _ended(self) -> Run:
+    def _ended(self, say: Say) -> Run:
         if RunFolder.holds_run(self.path):
             run = self.run
             if self._asked_to_stop or run.status() in ("finished", "stopped"):
+                nats = (run.summary() or {}).get("held_out_mean_nats")
+                told = "" if nats is None else f", held-out loss {nats:.4f} nats per token"
+                say(f"{self.path.name}: {run.status()}{told}")
                 return run
             reached = max((event["step"] + 1 for event in run.events("step")), default=0)
             where = f"{run.status()} after {reached} steps"
@@ -316,23 +321,26 @@ def _answers(process: int) -> bool:
 
 
 def _last_words(lines: Sequence[str]) -> tuple[str, str]:
-    """Problem and remedy that the command line printed; or what torchrun or Python said last."""
+    """Problem and remedy: who was killed, what the command line printed, or what Python did."""
     found = {"error": "", "remedy": ""}
     for line in lines:
         word, _, rest = line.strip().partition(" ")
         # Ranks that only lost the others come after the one that failed.
         if word in found and not found[word]:
             found[word] = rest
-    said = [line for line in lines if line.strip("=- ")]
-    last = _root_cause(lines) or (said[-1] if said else "it printed nothing")
-    return found["error"] or last, found["remedy"]
+    if killed := _killed_rank(lines):
+        return killed, ""
+    raised = [line for line in lines if _RAISED.match(line)]
+    said = [*(line for line in lines if line.strip("=- ")), *raised[-1:]]
+    return found["error"] or (said[-1] if said else "it printed nothing"), found["remedy"]
 
 
-def _root_cause(lines: Sequence[str]) -> str:
-    """Which rank died first and of what, from torchrun's last report; empty without one."""
+def _killed_rank(lines: Sequence[str]) -> str:
+    """Which rank was killed first, from torchrun's last report; empty where none was."""
     starts = [i for i, line in enumerate(lines) if line.startswith("Root Cause")]
     if not starts:
         return ""
     told = dict(line.strip().split(" : ", 1) for line in lines[starts[-1] :] if " : " in line)
     fields = {name.strip(): value.strip() for name, value in told.items()}
-    return f"rank {fields.get('rank', '?').split()[0]} died, {fields.get('traceback', '')}"
+    signalled = fields.get("traceback", "").startswith("Signal")
+    return f"rank {fields['rank'].split()[0]} died, {fields['traceback']}" if signalled else ""
