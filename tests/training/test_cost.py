@@ -1,16 +1,21 @@
 """Operations counted from shapes are those that torch dispatches; phases add up."""
 
+import shutil
+
 import pytest
 import torch
 
 from tests.training.records import assert_same_record
 from workbench.batch import compare
+from workbench.batch.equal_cost import _curve
 from workbench.config import Policy
 from workbench.core import PolicyError, RunError
+from workbench.models.operations import counted
 from workbench.training import start, train
-from workbench.training.cost import StepCost, counted
+from workbench.training.cost import StepCost
 from workbench.training.state import build_state
 from workbench.training.step import train_step
+from workbench.training.summary import charged_flops
 
 
 def dispatched(state, needs):
@@ -73,10 +78,34 @@ def test_phases_of_a_run_add_up(nano_config, cache_dir, tmp_path):
     run = train(config, tmp_path, cache_dir=cache_dir)
     compute = run.summary()["compute"]
     phases = ["train", "probe", "influence", "policy", "evaluate"]
-    assert list(compute) == phases
+    assert [phase for phase in compute if phase != "cached"] == phases
     assert all(compute[phase]["seconds"] > 0 for phase in phases)
     assert compute["influence"]["flops"] > compute["train"]["flops"] > compute["probe"]["flops"] > 0
     assert compute["evaluate"]["flops"] == 3 * run.events("held_out")[0]["flops"]
+
+
+def test_what_an_earlier_run_paid_is_charged_to_a_later_one(nano_config, cache_dir, tmp_path):
+    cache = tmp_path / "cache"
+    train(nano_config.change(total_steps=4, name="prepared"), tmp_path, cache_dir=cache_dir)
+    shutil.copytree(cache_dir, cache, ignore=shutil.ignore_patterns("selection"))
+    config = nano_config.change(total_steps=8, evaluate_every_steps=8).replace(
+        selector=Policy("quad", clusters=6, trust="off", factor_rows=48, scored_share=0.0),
+        selection={"budget_tokens": 2000, "every_steps": 4, "reference_rows": 12},
+    )
+    first, second = (
+        train(config.change(name=name), tmp_path, cache_dir=cache) for name in ("first", "second")
+    )
+    choices = first.events("selected")
+    assert len(choices) == 2 and all(choice["cached"]["flops"] == 0 for choice in choices)
+    paid, later = first.summary()["compute"], second.summary()["compute"]
+    assert "cached" not in paid and later["cached"]["seconds"] > 0
+    # The plan of a fit is made before it and not kept.
+    planning = paid["influence"]["flops"] - later["influence"]["flops"] - later["cached"]["flops"]
+    assert 0 <= planning < 0.15 * paid["influence"]["flops"] < later["cached"]["flops"]
+    for run in (first, second):
+        [(spent_N, _)] = [_curve(run.folder, (), "flops")]
+        assert spent_N[-1] == pytest.approx(charged_flops(run.folder))
+    assert charged_flops(second.folder) == pytest.approx(charged_flops(first.folder) - planning)
 
 
 @pytest.fixture

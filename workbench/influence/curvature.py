@@ -142,8 +142,19 @@ def finish(path: Path, settings: dict[str, Any], files: Sequence[str]) -> Path:
     return path
 
 
-def save_parts(path: Path, parts: dict[str, MapFactors]) -> None:
-    """One safetensors file, replaced whole; bases that maps share are written once."""
+def finished_files(path: Path) -> list[Path]:
+    """The files of finished factors, in order."""
+    return [path / name for name in json.loads((path / SETTINGS_FILE).read_text())["files"]]
+
+
+def save_parts(
+    path: Path, parts: dict[str, MapFactors], *, cost: tuple[float, float] = (0.0, 0.0)
+) -> None:
+    """One safetensors file, replaced whole; bases that maps share are written once.
+
+    Args:
+        cost: seconds and floating-point operations that the parts took.
+    """
     tensors: dict[str, Tensor] = {}
     entries: dict[str, dict[str, Any]] = {}
     written: dict[int, str] = {}
@@ -156,7 +167,7 @@ def save_parts(path: Path, parts: dict[str, MapFactors]) -> None:
                 entry[field] = key
         entries[name] = entry
     aside = path.with_name(f".aside-{path.name}")
-    save_file(tensors, aside, metadata={"parts": json.dumps(entries)})
+    save_file(tensors, aside, metadata={"parts": json.dumps(entries), "cost": json.dumps(cost)})
     aside.replace(path)
 
 
@@ -169,3 +180,10 @@ def load_parts(path: Path) -> dict[str, MapFactors]:
         values = {k: tensors[v] for k, v in entry.items() if k != "tokens_per_row"}
         parts[name] = MapFactors(entry["tokens_per_row"], **values)
     return parts
+
+
+def kept_cost(path: Path) -> tuple[float, float]:
+    """Seconds and operations that the parts of a file took; 0 where an older workbench wrote it."""
+    with safe_open(path, "pt") as file:
+        seconds, flops = json.loads(file.metadata().get("cost", "[0, 0]"))
+    return seconds, flops

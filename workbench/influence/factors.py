@@ -31,6 +31,7 @@ from workbench.core import (
     silent,
     unknown_name,
 )
+from workbench.influence import bill
 from workbench.influence.curvature import (
     KINDS,
     SETTINGS_FILE,
@@ -38,6 +39,8 @@ from workbench.influence.curvature import (
     MapFactors,
     content_name,
     finish,
+    finished_files,
+    kept_cost,
     load_parts,
     save_parts,
 )
@@ -90,7 +93,9 @@ def fit_factors(
     settings = _settings(model, maps, data, kind, labels, seed)
     path = None if folder is None else Path(folder) / content_name(settings)
     if path is not None and (path / SETTINGS_FILE).exists():
-        return Factors.load(path)
+        found = Factors.load(path)
+        _owe(path)
+        return found
     fit = _Fit(model, rows, data, kind, labels, seed, device, progress)
     keeps = path is None and torch.device(device).type == "cpu"
     plan = fit.plan(maps, Room(limit_mib, fit.free_mib(), keeps))
@@ -102,7 +107,7 @@ def fit_factors(
             parts |= fit.group(group)
             continue
         files.append(f"maps_{number:04d}_{len(group)}.safetensors")
-        parts |= _kept(path / files[-1], group, fit)
+        parts |= _kept(path / files[-1], group, fit, number)
     if path is not None:
         if fit.rank == 0:
             finish(path, settings, files)
@@ -130,16 +135,27 @@ def _settings(
     }
 
 
-def _kept(file: Path, group: Sequence[LinearMap], fit: _Fit) -> dict[str, MapFactors]:
+def _owe(path: Path) -> None:
+    """Tell what finished factors cost whoever fitted them."""
+    files = finished_files(path)
+    cost_n2 = np.array([kept_cost(file) for file in files])
+    bill.read(f"factors {path.name}", np.arange(len(files)), cost_n2)
+
+
+def _kept(file: Path, group: Sequence[LinearMap], fit: _Fit, number: int) -> dict[str, MapFactors]:
     """A group's factors from its file, fitted first unless an earlier attempt has."""
+    name, id_1 = f"factors {file.parent.name}", np.array([number])
     if file.exists():
         found = load_parts(file)
         if list(found) == [one.name for one in group]:
+            bill.read(name, id_1, np.array([kept_cost(file)]))
             return found
-    parts = fit.group(group)
+    with bill.measured() as spent:
+        parts = fit.group(group)
+    bill.computed(name, id_1)
     if fit.rank == 0:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save_parts(file, parts)
+        save_parts(file, parts, cost=(spent.seconds, spent.flops))
     fit.wait()
     return load_parts(file)
 

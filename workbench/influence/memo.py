@@ -2,8 +2,9 @@
 
     memo = Memo(folder)                          # None keeps them in memory alone
     ids = memo.missing(sample_ids)
-    memo.add(ids, score_n); memo.get(sample_ids)
+    memo.add(ids, score_n, spent); memo.get(sample_ids)
 
+What they cost is kept beside them, so that a run which only reads them owes it, see `bill`.
 Every `add` writes one file beside its place and renames it, so that a process may die at any time.
 """
 
@@ -23,6 +24,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from workbench.core import DataError, PolicyError
+from workbench.influence import bill
+from workbench.influence.bill import Spent
 
 
 def content_key(
@@ -51,16 +54,21 @@ class Memo:
     def __init__(self, folder: Path | None):
         self._folder = folder
         self._scores: dict[int, float] = {}
+        self._unpaid: dict[int, tuple[float, float]] = {}
         if folder is not None:
             kept = [self._read() if _rank() == 0 else None]
             if dist.is_available() and dist.is_initialized():
                 dist.broadcast_object_list(kept)
-            for ids, score_n in kept[0] or ():
+            for ids, score_n, cost_n2 in kept[0] or ():
                 self._keep(ids, score_n)
+                self._unpaid |= zip(ids.tolist(), map(tuple, cost_n2.tolist()), strict=True)
 
     def missing(self, sample_id_n: Iterable[int]) -> np.ndarray:
-        """Ids without a score, each once, ascending, int64."""
+        """Ids without a score, each once, ascending, int64; the others are taken as read."""
         wanted = np.unique(np.asarray(sample_id_n, dtype=np.int64))
+        if found := [i for i in wanted.tolist() if i in self._unpaid]:
+            cost_n2 = np.array([self._unpaid.pop(i) for i in found])
+            bill.read(self._name, np.array(found), cost_n2)
         return np.array([i for i in wanted.tolist() if i not in self._scores], dtype=np.int64)
 
     def get(self, sample_id_n: np.ndarray) -> np.ndarray:
@@ -68,14 +76,21 @@ class Memo:
         ids = np.asarray(sample_id_n).tolist()
         return np.array([self._scores[i] for i in ids], dtype=np.float32)
 
-    def add(self, sample_id_n: np.ndarray, score_n: np.ndarray) -> None:
+    @property
+    def _name(self) -> str:
+        return f"scores {self._folder.name if self._folder else ''}"
+
+    def add(self, sample_id_n: np.ndarray, score_n: np.ndarray, spent: Spent) -> None:
+        """Keep new scores and what they took together."""
+        bill.computed(self._name, sample_id_n)
         if self._folder is not None and _rank() == 0:
             self._folder.mkdir(parents=True, exist_ok=True)
             numbers = [int(path.stem.removeprefix("part_")) for path in self._kept()]
             path = self._folder / f"part_{max(numbers, default=-1) + 1:06d}.npz"
             aside = path.with_name(f".aside-{path.name}")
             with aside.open("wb") as file:
-                np.savez(file, sample_id=sample_id_n, score=score_n)
+                cost = np.array([spent.seconds, spent.flops])
+                np.savez(file, sample_id=sample_id_n, score=score_n, cost=cost)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
@@ -87,12 +102,13 @@ class Memo:
     def _kept(self) -> list[Path]:
         return sorted(self._folder.glob("part_*.npz")) if self._folder else []
 
-    def _read(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _read(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         found = []
         for path in self._kept():
             try:
                 with np.load(path) as columns:
-                    found.append((columns["sample_id"], columns["score"]))
+                    ids, spent = columns["sample_id"], Spent(*columns.get("cost", (0.0, 0.0)))
+                    found.append((ids, columns["score"], spent.share(len(ids))))
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
                 raise DataError(
                     f"{path} cannot be read as scores: {error}",

@@ -32,6 +32,7 @@ from workbench.core import (
     silent,
     unknown_name,
 )
+from workbench.influence.bill import measured
 from workbench.influence.calibration import (
     PROBE_ROWS,
     TOLERANCE,
@@ -189,8 +190,9 @@ def scorer(
             ids = missing[first : first + SHARD_ROWS]
             rows_NT = source.tokens(ids)
             require_rows(model, rows_NT, "rows of the source")
-            found = scoring.score(rows_NT, batch_rows=batch_rows, over_ranks=True)
-            memo.add(ids, found.score_N.astype(np.float32))
+            with measured() as spent:
+                found = scoring.score(rows_NT, batch_rows=batch_rows, over_ranks=True)
+            memo.add(ids, found.score_N.astype(np.float32), spent)
             done = first + len(ids)
             progress({"stage": "scores", "done": done, "total": len(missing), "way": found.way})
         return memo.get(sample_id_n)

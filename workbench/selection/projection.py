@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from workbench.core import ConfigError, DataError, stream_seed, unknown_name
+from workbench.influence import bill
 from workbench.selection.row_values import cache_folder, read_arrays, write_arrays
 
 NEIGHBOURS = 15
@@ -49,11 +50,14 @@ def project(
         return _pca(embedding_ND)
     folder = cache_folder(cache_dir, "map", _digest(embedding_ND), _umap_settings(seed))
     kept = folder and read_arrays(folder / "map.npz")
-    if kept:
+    if folder and kept:
+        bill.read(folder.name, np.zeros(1), kept.get("cost", np.zeros((1, 2))))
         return kept["place"]
-    place_N2 = _umap(embedding_ND, seed)
+    with bill.measured() as spent:
+        place_N2 = _umap(embedding_ND, seed)
     if folder:
-        write_arrays(folder / "map.npz", place=place_N2)
+        bill.computed(folder.name, np.zeros(1))
+        write_arrays(folder / "map.npz", place=place_N2, cost=spent.share(1))
     return place_N2
 
 

@@ -2,8 +2,10 @@
 
     embedding_ND = row_values(embed_rows, sample_id_N, folder=cache / key, progress=progress)
 
-A block holds the rows whose ids agree in all but the last bits, so a pool that shrinks between
-two choices still finds its rows.  Shapes: N rows asked for, B rows of a block, D width.
+What each row cost is kept beside it, so that a run which only reads it owes that, see
+`influence.bill`.  A block holds the rows whose ids agree in all but the last bits, so a pool that
+shrinks between two choices still finds its rows.
+Shapes: N rows asked for, B rows of a block, D width.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from workbench.core import DataError, Progress, silent
+from workbench.influence import bill
 
 BLOCK_BITS = 12
 """4096 ids a block: a file of 1 MiB for vectors of width 64, a few seconds of work."""
@@ -105,13 +108,20 @@ def _block(
 ) -> np.ndarray:
     kept = read_arrays(path) if path else None
     known = kept["sample_id"] if kept else np.empty(0, dtype=np.int64)
+    cost = kept.get("cost", np.zeros((len(known), 2))) if kept else np.empty((0, 2))
     missing = np.setdiff1d(sample_id_B, known)
+    if path:
+        found = np.isin(known, sample_id_B)
+        bill.read(path.parent.name, known[found], cost[found])
     if len(missing):
-        values = compute(missing)
+        with bill.measured() as spent:
+            values = compute(missing)
         known = np.concatenate([known, missing])
         values = np.concatenate([kept["value"], values]) if kept else values
-        kept = {"sample_id": known, "value": values}
+        cost = np.concatenate([cost, spent.share(len(missing))])
+        kept = {"sample_id": known, "value": values, "cost": cost}
         if path:
+            bill.computed(path.parent.name, missing)
             write_arrays(path, **kept)
     assert kept is not None
     order = np.argsort(known)

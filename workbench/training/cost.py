@@ -2,11 +2,12 @@
 
     cost = StepCost(state)
     cost.step(needs)                 # of one step, from shapes: the loop is not slowed
-    with counted() as flops: ...     # of anything else, from the operations themselves
-    flops.total
+    cost.policy()                    # of the mixer's networks in that step
 
+What cannot be told from shapes is counted by `models.operations`.
 Phases: `train` forward, backward and update; `probe` what a mixer asks to know of a step;
-`influence` all that a selector computes; `policy` the mixer's own work; `evaluate` held-out loss.
+`influence` all that a selector computes; `cached` what it read of the work of earlier runs;
+`policy` the mixer's own work; `evaluate` held-out loss.
 One multiplication and one addition count two.  Shapes: K domains, O/I layer out/in, T tokens.
 """
 
@@ -15,8 +16,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 from workbench.core import CountedMixer, Signal
 from workbench.training.state import TrainState
@@ -100,45 +99,3 @@ class StepClock:
     def read(self) -> dict[str, float]:
         seconds = time.perf_counter() - self._began
         return {"seconds": seconds, "policy_seconds": self._policy_seconds}
-
-
-@dataclass
-class Counted:
-    """Filled when the block ends."""
-
-    total: float = 0.0
-
-
-@contextmanager
-def counted() -> Iterator[Counted]:
-    """Count the operations of a block from what torch dispatches; some overhead per operation.
-
-    Matrix products, convolutions and attention count; decompositions and what is done in numpy do
-    not.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    found = Counted()
-    with FlopCounterMode(display=False, custom_mapping=_attention()) as mode:
-        try:
-            yield found
-        finally:
-            found.total = float(mode.get_total_flops())
-
-
-def _attention() -> dict[Any, Any]:
-    """The CPU's own form of attention, which the counter does not know."""
-    import torch
-    from torch.utils.flop_counter import sdpa_flop_count
-
-    def forward(query, key, value, *_args: Any, out_shape: Any = None, **_options: Any) -> int:
-        return sdpa_flop_count(query, key, value)
-
-    def backward(_grad, query, key, value, *_args: Any, **_options: Any) -> int:
-        return 2 * sdpa_flop_count(query, key, value)
-
-    aten = torch.ops.aten
-    return {
-        aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-    }

@@ -24,13 +24,14 @@ from workbench.core import (
     WorkbenchError,
 )
 from workbench.evaluation import held_out_loss
+from workbench.models.operations import counted
 from workbench.tracking import RunFolder
 from workbench.tracking.interplay import Interplay
 from workbench.training import checkpoint
 from workbench.training.changes import check_change, plain_changes
 from workbench.training.checks import check_fits
 from workbench.training.controls import Asked, Controls
-from workbench.training.cost import StepClock, StepCost, counted
+from workbench.training.cost import StepClock, StepCost
 from workbench.training.messages import POOL_USED_UP, exhausted, reason_of
 from workbench.training.ranks import Ranks
 from workbench.training.record import REMEDY, Recorder, plain

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from workbench.core import (
     stream_seed,
 )
 from workbench.data import PreparedCorpus
+from workbench.influence.bill import Bill
 from workbench.models import Decoder
 from workbench.selection import TooFewDistinct, reference_rows
 from workbench.training.finished import finished_model
@@ -94,7 +95,7 @@ class Relay:
 @dataclass
 class Selecting:
     """State fields: the selector's, the step it was last asked, the choice in force, all rows ever
-    chosen, whether nothing more can be.
+    chosen, whether nothing more can be, what was paid of the results that others left in the cache.
 
     judge: model of another run that judges instead of the run's own; batch_tokens: of one step.
     reference: what is known of the reference set; record, tables: what the run folder keeps of the
@@ -115,6 +116,7 @@ class Selecting:
     tables: dict[str, dict[str, Any]] | None = None
     shortfall: str = ""
     exhausted: bool = False
+    bill: Bill = field(default_factory=Bill)
 
     def due(self, step: int) -> bool:
         """Whether the selector should choose before this step."""
@@ -135,7 +137,8 @@ class Selecting:
         """
         began = time.perf_counter()
         pool = self._pool()
-        selection, budget_tokens = self._select(pool, model)
+        with self.bill.open():
+            selection, budget_tokens = self._select(pool, model)
         # Only now: a choice that was cut short is due again.
         self.step = step
         self.shortfall = (
@@ -240,6 +243,7 @@ class Selecting:
             "budget_tokens": budget_tokens,
             "pool_rows": len(pool),
             "seconds": seconds,
+            "cached": asdict(self.bill.take()),
             "domains": dict(zip(self.corpus.domains, rows_K.tolist(), strict=True)),
             "reasons": dict(Counter(selection.reason_N).most_common(MOST_REASONS)),
             "reference": self.reference,
@@ -280,11 +284,13 @@ class Selecting:
             "choice": None if self.choice is None else self.choice.state_dict(),
             "offered": None if self.offered_N is None else torch.from_numpy(self.offered_N),
             "exhausted": self.exhausted,
+            "paid": self.bill.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.selector.load_state_dict(state["selector"])
         self.step, self.exhausted = state["step"], state.get("exhausted", False)
+        self.bill.load_state_dict(state.get("paid", {}))
         choice, offered = state["choice"], state["offered"]
         self.choice = None if choice is None else Choice.from_state(choice)
         self.offered_N = None if offered is None else offered.numpy()

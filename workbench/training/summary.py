@@ -42,11 +42,11 @@ def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
     """Seconds and floating-point operations of each phase.
 
     Phases are those of `training.cost`, and `earlier`, where there are any, the runs whose model
-    or agent this one uses.  A step is measured as a whole: what of its seconds is
-    `train` and what `probe` follows their operations.  Those of a policy are of its networks;
-    arithmetic on a few numbers a domain is not counted, its seconds are.  Vectors, factors and
-    scores that another run with the same model left in the cache were not computed, so they are
-    not counted either: compare costs of runs that share no judge, or with an empty cache.
+    or agent this one uses.  `cached`, where there is any, is what vectors, factors and scores that
+    this run only read had cost an earlier one, of the same judge or text: it saved that, but the
+    method needs it.  A step is measured as a whole: what of its seconds is `train` and what `probe`
+    follows their operations.  Those of a policy are of its networks; arithmetic on a few numbers a
+    domain is not counted, its seconds are.
     """
     steps, chosen = folder.events("step"), folder.events("selected")
     train_flops, probe_flops = _sum(steps, "flops"), _sum(steps, "probe_flops")
@@ -61,6 +61,9 @@ def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
         "policy": (policy_seconds, _sum(steps, "policy_flops")),
         "evaluate": (_sum(held_out, "seconds"), _sum(held_out, "flops")),
     }
+    cached = [event["cached"] for event in chosen if event.get("cached", {}).get("seconds")]
+    if cached:
+        phases["cached"] = (_sum(cached, "seconds"), _sum(cached, "flops"))
     if earlier := earlier_runs(folder):
         paid = [
             own
