@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Groups = dict[str, list[RunFolder]]
 
-# A repetition differs from its siblings in these alone.
-_REPETITION = {"name", "seed"}
+# A repetition differs from its siblings in these alone; workers give the same rows.
+_REPETITION = {"name", "seed", "corpus.workers"}
 # Held-out losses are of the same rows, and in the same units, only where these agree; batch_rows
 # because a step with more rows has seen more text.
 _SAME_PARTS = ("corpus.", "tokenizer.", "rows.")

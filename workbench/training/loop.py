@@ -219,7 +219,9 @@ class Loop:
 
     def _watch(self, event: Mapping[str, Any], told: dict[str, float]) -> None:
         """Events of a selection: every round of a bandit, and other stages now and then."""
-        if self.controls.stopping:
+        # Several ranks meet in exchanges while they select, which none may leave alone: they stop
+        # before the next step.
+        if self._ranks.world == 1 and self.controls.stopping:
             raise StopAsked
         stage, now = str(event["stage"]), time.monotonic()
         over = event.get("done") == event.get("total")
