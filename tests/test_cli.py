@@ -100,6 +100,11 @@ def test_train_report_and_list(call, tmp_path):
     written = call("report", "runs/u", "runs/l", "--out", "r.html")
     assert written.exit_code == 0, written.output
     assert "linupper against uniform is undecided" in (tmp_path / "r.html").read_text()
+    shutil.copytree("runs/u", "runs/again")
+    call("report", "runs/u", "runs/again", "runs/l", "--out", "r.html")
+    assert "give repeated=True (--repeated)" in plain((tmp_path / "r.html").read_text())
+    call("report", "runs/u", "runs/again", "runs/l", "--out", "r.html", "--repeated")
+    assert "linupper against uniform is undecided" in (tmp_path / "r.html").read_text()
 
 
 def test_a_selector_and_its_options_come_from_the_command_line(call):
@@ -354,6 +359,13 @@ def test_a_sink_follows_a_run_and_its_resume(call):
     assert done.exit_code == 0, done.output
     call("resume", "runs/run", "--set", "total_steps=5", "--sink", "tensorboard")
     board = EventAccumulator("runs/run/tensorboard", {"scalars": 0})
+    board.Reload()
+    assert [item.step for item in board.Scalars("step/loss")] == list(range(5))
+    refused = call("fork", "runs/run", "--step", "3", "--sink", "tensorbord")
+    assert refused.exit_code == 1 and len(list(Path("runs").iterdir())) == 1
+    forked = call("fork", "runs/run", "--step", "3", "--sink", "tensorboard")
+    assert forked.exit_code == 0, forked.output
+    board = EventAccumulator("runs/run-3-again/tensorboard", {"scalars": 0})
     board.Reload()
     assert [item.step for item in board.Scalars("step/loss")] == list(range(5))
 

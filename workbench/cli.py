@@ -201,13 +201,17 @@ def fork(
     path: Annotated[Path, typer.Argument(help="A run folder; it may still be training.")],
     step: Annotated[int, typer.Option(help="First step that is the fork's own.")],
     name: Annotated[str | None, typer.Option(help="Name of the fork's folder.")] = None,
+    sink: Sinks = None,
     changes: Settings = None,
 ) -> None:
     """Train a run that shares its first steps with another and then differs in one thing."""
     from workbench import training
 
+    # Built once more for the fork's own folder: a wrong name is refused before there is one.
+    sinks_of(sink, path)
     since = time.time()
-    options = {"name": name, "background": True, "announce": False}
+    options: dict[str, Any] = {"name": name, "background": True, "announce": False}
+    options["callbacks"] = lambda made: sinks_of(sink, made)
     run = training.open_run(path).fork(step, **options, **values_of(changes))
     follow_run(run, since)
 
@@ -332,12 +336,17 @@ def report(
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     title: str = "Runs compared",
     baseline: Annotated[str | None, typer.Option(help="Label the others are compared to.")] = None,
+    repeated: Annotated[
+        bool,
+        typer.Option("--repeated", help="Runs of one label and seed are repeats: noise floor."),
+    ] = False,
 ) -> None:
     """Write one self-contained HTML file: settings, figures, verdicts."""
     from workbench import batch
     from workbench.batch.terminal import runs_below
 
-    runs, options = runs_below(paths, errors), {"title": title, "baseline": baseline}
+    runs = runs_below(paths, errors)
+    options: dict[str, Any] = {"title": title, "baseline": baseline, "repeated": repeated}
     with bar() as progress:
         written = batch.report(runs, out, progress=progress, **options)
     console.print("report", shown(written), soft_wrap=True)

@@ -266,7 +266,7 @@ def by_seed(
         if own and not repeated:
             raise RunError(
                 f"{own[0].path} and {run.path} are both '{label}' with seed {run.config['seed']}",
-                remedy="leave one out, or give repeated=True for repeats of one run",
+                remedy="leave one out, or give repeated=True (--repeated) for repeats",
             )
         own.append(run)
     return found

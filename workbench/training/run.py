@@ -123,7 +123,7 @@ class Run:
         step: int,
         *,
         name: str | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | Callable[[Path], Sequence[Callback]] = (),
         cache_dir: str | Path | None = None,
         background: bool = True,
         announce: bool = True,
@@ -136,7 +136,8 @@ class Run:
 
         Args:
             name: of its folder, beside this run's; made of the changes when None.
-            callbacks, cache_dir, announce: as in `train`.
+            callbacks, cache_dir, announce: as in `train`; callbacks also as a function of the path
+                of the fork's folder.
         Raises:
             WorkbenchError: a step not reached yet, or a change that does not fit.
         """
@@ -147,7 +148,7 @@ class Run:
         made = fork(folder, step, changes, corpus, name=name)
         return resume(
             made.path,
-            callbacks=callbacks,
+            callbacks=callbacks(made.path) if callable(callbacks) else callbacks,
             cache_dir=cache_dir or corpus.path.parent,
             background=background,
             announce=announce,
