@@ -51,9 +51,7 @@ def test_recomputation_changes_no_parameter_and_no_signal(
     nano_config, nano_corpus, mixer, reweighter
 ):
     rows, policy = REWEIGHTERS[reweighter]
-    config = nano_config.change(
-        mixer=MIXERS[mixer], reweighter=policy, micro_batch_rows=rows
-    )
+    config = nano_config.change(mixer=MIXERS[mixer], reweighter=policy, micro_batch_rows=rows)
     (kept, kept_seen), (again, again_seen) = (
         stepped(config, nano_corpus, again=again) for again in (False, True)
     )
