@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.runs_driver import Accident
 from workbench.config import Policy
+from workbench.core import MIXERS, REWEIGHTERS, SELECTORS
 from workbench.training import open_run, resume, train
 
 STEPS, SAVED_AT, BREAKS_AT = 10, 5, 7
@@ -180,3 +181,65 @@ def test_a_rank_that_dies_ends_the_run_with_a_reason_and_it_resumes(
     assert "another of the 2 ranks ended" in failed["problem"]
     assert "workbench resume" in failed["remedy"]
     assert_same_training(resume(run.path, cache_dir=cache_dir), alone)
+
+
+ROUNDS = 4
+OPTIONS = {
+    "quad": {"clusters": 6, "trust": "off", "factor_rows": 16},
+    "top_influence": {"trust": "off", "factor_rows": 16},
+    "cluster_uniform": {"clusters": 6},
+}
+SELECTED = {"share": 0.3, "first_step": 1, "reference_rows": 12}
+
+
+def every_policy(config, reference):
+    """Few short runs that have every registered policy, by turns replicated and in shards.
+
+    `regmix` is left out: it is `static` once its trials are read.
+    """
+    mixers = [name for name in MIXERS.names() if name != "regmix"]
+    selectors, reweighters = [*SELECTORS.names(), None], REWEIGHTERS.names()
+    for i, name in enumerate(mixers):
+        options = {"reference": str(reference)} if name == "doremi" else {}
+        if "tracked_layers" in MIXERS.options(name):
+            options["tracked_layers"] = 1
+        selector = selectors[i % len(selectors)]
+        yield config.replace(
+            name=name,
+            mixer=Policy(name, **options),
+            reweighter=Policy(reweighters[i % len(reweighters)]),
+            selector=selector and Policy(selector, **OPTIONS.get(selector, {})),
+        ).change(parallel=LAYOUTS[(i + 1) % 2], micro_batch_rows=[None, 2][i // 2 % 2])
+
+
+@pytest.fixture(scope="module")
+def policies(nano_config, alone, cache_dir, tmp_path_factory):
+    """The same runs on one process and on two."""
+    base = nano_config.change(
+        total_steps=ROUNDS, evaluate_every_steps=ROUNDS, record_every_steps=1, selection=SELECTED
+    )
+    configs = list(every_policy(base, alone.path))
+    folder, single = tmp_path_factory.mktemp("two"), tmp_path_factory.mktemp("one")
+    done = drive([{"config": each.to_dict()} for each in configs], folder, cache_dir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours = {each.name: open_run(folder / each.name) for each in configs}
+    return {
+        name: (run, train(run.config, single, cache_dir=cache_dir)) for name, run in ours.items()
+    }
+
+
+def test_every_policy_decides_alike_on_two_ranks(policies):
+    for run, other in policies.values():
+        assert_same_training(run, other)
+    used = [run.config for run, _ in policies.values()]
+    assert {config.reweighter.name for config in used} == set(REWEIGHTERS.names())
+    assert {c.selector.name for c in used if c.selector} == set(SELECTORS.names())
+    assert {config.training.parallel for config in used} == set(LAYOUTS)
+
+
+def test_the_excess_over_a_reference_leaves_the_update_of_shards_whole(policies):
+    """A pass without gradient, between gradient and update, would leave some parameters out."""
+    run, other = policies["doremi"]
+    norms = [[event["grad_norm"] for event in each.events("step")] for each in (run, other)]
+    assert run.config.training.parallel == "fsdp"
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)

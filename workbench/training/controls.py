@@ -66,9 +66,10 @@ class Controls:
             self._asked.changes = []
             return asked
 
-    def wait_while_paused(self) -> None:
-        """Sleep until resumed, stopped, or given a change to apply."""
+    def wait_while_paused(self, most_seconds: float | None = None) -> None:
+        """Sleep until resumed, stopped, or given a change to apply; not longer than asked."""
         with self._condition:
             self._condition.wait_for(
-                lambda: not self._asked.paused or self._asked.stop or self._asked.changes
+                lambda: not self._asked.paused or self._asked.stop or self._asked.changes,
+                timeout=most_seconds,
             )

@@ -39,6 +39,8 @@ from workbench.training.state import TrainState
 from workbench.training.step import NonFiniteStep, Stepped, train_step
 from workbench.training.summary import summarise
 
+ASK_SECONDS = 1.0
+"""How often ranks ask each other whether a pause is over."""
 SELECTING_EVERY_SECONDS = 0.5
 """Least time between two events of the same stage of a selection."""
 
@@ -205,7 +207,8 @@ class Loop:
         told: dict[str, float] = {}
         selecting.relay.to = lambda event: self._watch(event, told)
         with counted() as operations:
-            choice = selecting.choose(state.step, state.spread.whole())
+            model = state.model if selecting.judge is not None else state.spread.whole()
+            choice = selecting.choose(state.step, model)
         self._warn([selecting.shortfall] if selecting.shortfall else [])
         if choice is None:
             return False
@@ -293,8 +296,8 @@ class Loop:
             self.recorder.flush_ledger()
             self._emit("paused")
             while asked.paused and not asked.stop:
-                if self._ranks.leads:
-                    self.controls.wait_while_paused()
+                # Ranks that wait for the leading one in an exchange give up after half an hour.
+                self.controls.wait_while_paused(None if self._ranks.world == 1 else ASK_SECONDS)
                 asked = self._asked(always=True)
                 for changes in asked.changes:
                     self._change(changes)

@@ -22,7 +22,14 @@ from torch import Tensor
 
 from workbench.core import RunError
 
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Timed out")
+LOST = (
+    *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out"),
+    *(
+        "remote process exited",
+        "Connection refused",
+        "Watchdog caught collective operation timeout",
+    ),
+)
 """What the engines say when another process of the run is gone."""
 
 

@@ -151,11 +151,21 @@ class StepSignals:
         """The gradient was multiplied by `factor` to be that of the final weights."""
         self._factor = factor
 
-    def compare(self, model: Decoder, tokens_bT: Tensor, labels_bT: Tensor, rows: int) -> None:
+    def compare(
+        self,
+        model: Decoder,
+        tokens_bT: Tensor,
+        labels_bT: Tensor,
+        rows: int,
+        micro_batch_rows: int | None,
+    ) -> None:
         """Before the update: the losses beside those of the reference model."""
         if Signal.EXCESS_LOSS in self._needs:
-            assert self._signals.excess is not None
-            excess_b = self._signals.excess.rows(model, tokens_bT, labels_bT)
+            excess = self._signals.excess
+            assert excess is not None
+            size = micro_batch_rows or max(1, len(tokens_bT))
+            parts = zip(tokens_bT.split(size), labels_bT.split(size), strict=True)
+            excess_b = torch.cat([excess.rows(model, *part) for part in parts])
             self._excess_B = Ranks.here().gather(excess_b.float(), rows).cpu()
 
     @contextmanager

@@ -11,7 +11,7 @@ Shapes: b rows of this rank, T tokens.
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -90,10 +90,16 @@ class Replicated(Spread):
 class Sharded(Spread):
     """A part of every parameter, gradient and optimiser state on each rank."""
 
-    def __init__(self, model: Decoder, *, device: str, dtype: torch.dtype | None):
-        # Its copy takes the whole parameters when a selector asks for them.
-        self._empty = copy.deepcopy(model).to("meta")
+    def __init__(
+        self,
+        model: Decoder,
+        shape: Callable[[], Decoder],
+        *,
+        device: str,
+        dtype: torch.dtype | None,
+    ):
         super().__init__(model)
+        self._shape = shape
         self._units = shard(model, device=device, dtype=dtype)
         group = dist.new_group(backend="gloo")
         assert isinstance(group, dist.ProcessGroup)
@@ -108,7 +114,7 @@ class Sharded(Spread):
     def whole(self) -> Decoder:
         """A copy, gathered from all ranks: every rank must ask for it."""
         state = {name: plain(value) for name, value in self.model.state_dict().items()}
-        copied = copy.deepcopy(self._empty)
+        copied = self._shape()
         copied.load_state_dict(state, assign=True)
         for (name, empty), (_, buffer) in zip(
             list(copied.named_buffers()), list(self.model.named_buffers()), strict=True
@@ -120,20 +126,30 @@ class Sharded(Spread):
         return copied.train(self.model.training)
 
 
-def spread_out(model: Decoder, training: TrainingConfig) -> Spread:
-    """Lay a model out over the ranks of this process group, in place."""
+def spread_out(model: Decoder, training: TrainingConfig, shape: Callable[[], Decoder]) -> Spread:
+    """Lay a model out over the ranks of this process group and move it to its device, in place.
+
+    Args:
+        shape: makes the same model without its weights.
+    """
     if Ranks.here().world == 1:
-        return Spread(model)
+        return Spread(model.to(training.device))
     if training.parallel == "ddp":
-        return Replicated(model)
+        return Replicated(model.to(training.device))
     on_cuda = torch.device(training.device).type == "cuda"
     halved = training.precision == "bfloat16" and on_cuda
-    return Sharded(model, device=training.device, dtype=torch.bfloat16 if halved else None)
+    # Sharding moves it block by block: a device never holds the whole.
+    return Sharded(model, shape, device=training.device, dtype=torch.bfloat16 if halved else None)
 
 
 def check_world(training: TrainingConfig, world: int) -> None:
-    """Raise ConfigError where the rows of a step cannot be dealt to `world` ranks."""
-    rows = training.batch_rows
+    """Raise ConfigError where a step's rows or its device cannot be dealt to `world` ranks."""
+    rows, device = training.batch_rows, training.device
+    if world > 1 and ":" in device:
+        raise ConfigError(
+            f"device = '{device}' is one device, for {world} ranks",
+            remedy="set device=cuda: every rank takes its own of those of its machine",
+        )
     if rows < world:
         raise ConfigError(
             f"batch_rows = {rows} leaves some of {world} ranks without a row",

@@ -24,6 +24,7 @@ from workbench.core import (
 )
 from workbench.data import MixtureSampler, PreparedCorpus
 from workbench.models import Decoder, build_model
+from workbench.models.build import build_shape
 from workbench.models.parallel import recompute_activations
 from workbench.training.checks import build_mixer, build_reweighter
 from workbench.training.excess import ExcessLoss
@@ -170,17 +171,13 @@ def _carry(old: Any, new: Any, name: str) -> None:
 def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
     """A run at step 0: seeded model, fresh optimiser, policies, sampler."""
     training = config.training
-    model = build_model(
-        config.model,
-        vocab_size=corpus.vocab_size,
-        context_tokens=corpus.context_tokens,
-        seed=stream_seed(config.seed, "model"),
-    ).to(training.device)
+    sizes = {"vocab_size": corpus.vocab_size, "context_tokens": corpus.context_tokens}
+    model = build_model(config.model, **sizes, seed=stream_seed(config.seed, "model"))
     if training.compile:
         model.compile_blocks()
     if training.activation_checkpointing:
         recompute_activations(model, lambda: state.signals.again())
-    spread = spread_out(model, training)
+    spread = spread_out(model, training, lambda: build_shape(config.model, **sizes))
     mixer = build_mixer(config, corpus)
     state = TrainState(
         config=config,

@@ -17,6 +17,7 @@ from torch import Tensor
 from workbench.core import PROCESS_GENERATORS, Batch, NumericsError, StepOutcome, stream_seed
 from workbench.kernels import valid_rows
 from workbench.training.accumulate import accumulate, splits
+from workbench.training.device import autocast
 from workbench.training.optimizer import learning_rate, set_learning_rate
 from workbench.training.ranks import Ranks
 from workbench.training.state import TrainState
@@ -49,9 +50,13 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
     own = ranks.part(len(batch))
     split = ranks.world > 1 or splits(state, ranks, len(batch))
     watch = state.signals.step(state.mixer.needs, batch.domain_B[own], split=split)
+    # Before the gradient: what a pass gathers of shards must not lie between it and the update.
+    with autocast(config.device, config.precision):
+        watch.compare(
+            state.model, tokens_BT[own], labels_BT[own], len(batch), config.micro_batch_rows
+        )
     with _own_randomness(state):
         loss_B, weight_B = accumulate(state, tokens_BT[own], labels_BT[own], valid_B, ranks, watch)
-    watch.compare(state.model, tokens_BT[own], labels_BT[own], len(batch))
     outcome = StepOutcome(
         step=state.step,
         domain_B=batch.domain_B,
