@@ -29,6 +29,7 @@ def test_a_gpu_with_triton_runs_triton():
         (H200 | {"capability": (7, 5)}, BF16, 64, "the device is of compute capability 7.5"),
         (H200 | {"interpreted": True}, BF16, 64, "triton was imported to interpret its kernels"),
         (H200, (torch.float64,), 64, "the tensors are float64"),
+        (H200, (torch.float32,), 64, "float32 is multiplied without matrix units"),
         (H200, (torch.float32, torch.bfloat16), 64, "the tensors are of several types"),
         (H200, BF16, NARROWEST - 1, f"a width of {NARROWEST - 1} is below {NARROWEST}"),
         (H200 | {"wish": "torch"}, BF16, 64, "WORKBENCH_KERNELS asks for it"),

@@ -91,7 +91,7 @@ def form_for(types: tuple[torch.dtype, ...], place: Place, width: int = NARROWES
         return Choice("torch", f"{VARIABLE} asks for it")
     obstacle = _obstacle(types, place)
     if place.wish == "auto":
-        reason = obstacle or _reluctance(place, width)
+        reason = obstacle or _reluctance(place, types, width)
         return Choice("torch", reason) if reason else Choice("triton", "on a CUDA device")
     if obstacle:
         raise ConfigError(
@@ -123,7 +123,7 @@ def _obstacle(types: tuple[torch.dtype, ...], place: Place) -> str:
     return ""
 
 
-def _reluctance(place: Place, width: int) -> str:
+def _reluctance(place: Place, types: tuple[torch.dtype, ...], width: int) -> str:
     """Why Triton should not run although it could, or nothing."""
     if place.device != "cuda":
         return f"the tensors are on the {place.device}"
@@ -131,6 +131,8 @@ def _reluctance(place: Place, width: int) -> str:
         return "triton was imported to interpret its kernels"
     if width < NARROWEST:
         return f"a width of {width} is below {NARROWEST}"
+    if torch.float32 in types:
+        return "float32 is multiplied without matrix units"
     return ""
 
 
