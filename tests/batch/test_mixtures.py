@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from workbench.batch import find_mixture
+from workbench.batch.equal_cost import compare_at_equal_cost
 from workbench.config import Policy
-from workbench.core import MIXERS, ConfigError, MixingTask
+from workbench.core import MIXERS, ConfigError, MixingTask, RunError
 from workbench.data import prepare
 from workbench.mixing.regmix import best_mixture
 from workbench.mixing.surrogate import fit_surrogate
 from workbench.training import open_run, train
 from workbench.training.loop import Loop
+from workbench.training.summary import charged_flops, own_flops
 
 
 @pytest.fixture
@@ -65,6 +67,57 @@ def test_a_job_that_was_killed_goes_on_and_repeats_nothing(small, tmp_path, monk
     assert not (tmp_path / "mixture.json").exists()
     find_mixture(small, tmp_path, method="doremi", say=lambda _: None)
     assert trained == ["reference", "proxy", "proxy"]
+
+
+@pytest.mark.parametrize(
+    ("method", "runs"),
+    [
+        ("doremi", ["reference", "proxy"]),
+        ("doge", ["proxy"]),
+        ("regmix", [f"mixture_{i}" for i in range(4)]),
+    ],
+)
+def test_the_search_for_a_mixture_is_charged_once_to_who_uses_it(small, tmp_path, method, runs):
+    if method == "doge":
+        small = small.replace(mixer=Policy("doge", tracked_layers=1))
+    job, folder = tmp_path / "job", tmp_path / "out"
+    options = {"runs": 4} if method == "regmix" else {}
+    path = str(find_mixture(small, job, method=method, say=lambda _: None, **options))
+    spent = sum(own_flops([open_run(job / name).folder]) for name in runs)
+    mixers = [Policy("static", mixture=path), Policy("static", stages={"0": path, "4": path})]
+    mixers += [Policy("regmix", trials=path)] if method == "regmix" else []
+    for i, mixer in enumerate(mixers):
+        run = train(small.replace(name=f"mixed{i}", mixer=mixer), folder)
+        assert run.summary()["compute"]["earlier"]["flops"] == pytest.approx(spent)
+        assert run.summary()["not_charged"] == []
+    assert charged_flops(run.folder) == pytest.approx(spent + own_flops([run.folder]))
+    # A baseline may spend the search on steps of its own.
+    plain = small.replace(name="plain", mixer=Policy("static"))
+    matched = train(plain.change(match_run=str(run.path)), folder)
+    step = matched.events("step")[0]["flops"]
+    assert 0 <= charged_flops(run.folder) - charged_flops(matched.folder) < step
+
+
+def test_a_search_that_is_gone_is_named_and_cannot_be_matched(small, tmp_path):
+    path = find_mixture(small, tmp_path / "job", method="doremi", say=lambda _: None)
+    moved = tmp_path / "moved.json"
+    moved.write_text(path.read_text())
+    mixed = small.replace(name="mixed", mixer=Policy("static", mixture=str(moved)))
+    run = train(mixed, tmp_path)
+    assert "earlier" not in run.summary()["compute"]
+    gone = [str(tmp_path / name) for name in ("reference", "proxy")]
+    assert run.summary()["not_charged"] == gone
+    _, told = compare_at_equal_cost({"mixed": [run], "proxy": [open_run(tmp_path / "job/proxy")]})
+    assert f"{run.path} is compared without the cost of {', '.join(gone)}" in told
+    plain = small.replace(name="plain").change(match_run=str(run.path))
+    with pytest.raises(RunError, match=f"what made {gone[0]}"):
+        train(plain, tmp_path)
+    # Nor may a run that needs the search itself be matched as if it were free.
+    with pytest.raises(RunError, match=f"what made {gone[0]}"):
+        train(mixed.change(name="again", match_run=str(tmp_path / "job/proxy")), tmp_path)
+    moved.write_text(json.dumps({"mixture": json.loads(path.read_text())["mixture"]}))
+    with pytest.raises(RunError, match=f"what made {moved}"):
+        train(plain, tmp_path)
 
 
 def test_an_unknown_method_names_the_nearest(small, tmp_path):

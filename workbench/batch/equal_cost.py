@@ -122,7 +122,8 @@ def compare_at_equal_cost(
         without, repeated: see `compare`.
     Returns:
         The verdicts, and which settings are not finished, measured otherwise, hold a seed twice,
-        did not count operations, or were not evaluated that early, in a sentence each.
+        did not count operations, or were not evaluated that early, in a sentence each; and which
+        runs needed others that are not there any more, so that their cost is left out.
     Raises:
         ConfigError: no such baseline, or no such cost.
         RunError: one of these holds of the baseline.
@@ -173,6 +174,8 @@ def _like(
                 final_held_out(run)
                 _require_counted(run, by)
                 check_same_measure(groups[baseline][0], run)
+                if lost := (run.summary() or {}).get("not_charged"):
+                    refused.append(f"{run.path} is compared without the cost of {', '.join(lost)}")
             like[label] = by_seed(label, groups[label], repeated=repeated)
         except RunError as error:
             if label == baseline:

@@ -47,7 +47,8 @@ def find_mixture(
         without: domains whose held-out loss `regmix` does not count; the others take none.
         say: given a line now and then.
     Returns:
-        Path of mixture.json: the mixture by domain, the method, the runs, the surrogate's quality.
+        Path of mixture.json: the mixture by domain, the method, the surrogate's quality, and the
+        names of the runs beside it, which `training.earlier` charges to whoever uses it.
     Raises:
         ConfigError: unknown method, or runs or domains that `regmix` could not regress on.  Said
             before anything is trained.
@@ -89,14 +90,14 @@ def _doremi(config: RunConfig, out_dir: Path, say: Say) -> dict[str, Any]:
     natural = Policy("static", mixture="natural")
     reference = _train(config, out_dir, "reference", natural, say)
     proxy = _proxy(config, "doremi", reference=str(reference.path))
-    return _averaged(_train(config, out_dir, "proxy", proxy, say))
+    return _averaged(_train(config, out_dir, "proxy", proxy, say), reference)
 
 
-def _averaged(proxy: Run) -> dict[str, Any]:
-    """The mean of the mixtures that the proxy's mixer went through."""
+def _averaged(proxy: Run, *before: Run) -> dict[str, Any]:
+    """The mean of the mixtures that the proxy's mixer went through, and the runs behind it."""
     return {
         "mixture": proxy.events("step")[-1]["mixer"]["average_mixture"],
-        "runs": [proxy.path.name],
+        "runs": [run.path.name for run in (*before, proxy)],
     }
 
 

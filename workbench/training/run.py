@@ -33,7 +33,7 @@ from workbench.training.controls import Controls
 from workbench.training.device import environment, keep_freed_memory, resolve
 from workbench.training.fork import fork
 from workbench.training.loop import Callback, Loop
-from workbench.training.matching import match
+from workbench.training.matching import match, matched_before
 from workbench.training.ranks import Ranks, join, take_device
 from workbench.training.rows import prepared_before
 from workbench.training.spread import check_world
@@ -284,9 +284,7 @@ def train(
 def _again(path: Path, config: RunConfig, ranks: Ranks, options: dict[str, Any]) -> Run:
     """The run of this config that is there already, continued unless it is finished."""
     folder = RunFolder.open(path)
-    if config.training.match_run is not None:
-        config = config.change(total_steps=folder.config["training"]["total_steps"])
-    checkpoint.check_same_config(folder, config)
+    checkpoint.check_same_config(folder, matched_before(config, folder))
     if ranks.everyone(folder.status())[0] == "finished":
         return Run(folder)
     return resume(path, **options)

@@ -6,11 +6,10 @@ folder.write_summary(summarise(folder, "finished"))
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from workbench.config import RunConfig
 from workbench.tracking import RunFolder
+from workbench.training.earlier import needed_by, settings_of
 
 MEASUREMENT = "evaluate"
 """The phase that is no part of a method, so nobody pays for it."""
@@ -31,6 +30,7 @@ def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
         "evaluate_seconds": _sum(held_out, "seconds"),
         "tokens_per_second": tokens / busy_seconds if busy_seconds else None,
         "compute": compute_by_phase(folder),
+        "not_charged": list(needed_by(*settings_of(folder)).missing),
         "final_loss": steps[-1]["loss"] if steps else None,
         "epochs": steps[-1]["epochs"] if steps else None,
         "held_out": last.get("losses"),
@@ -41,13 +41,35 @@ def summarise(folder: RunFolder, outcome: str) -> dict[str, Any]:
 def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
     """Seconds and floating-point operations of each phase.
 
-    Phases are those of `training.cost`, and `earlier`, where there are any, the runs whose model
-    or agent this one uses.  `cached`, where there is any, is what vectors, factors and scores that
-    this run only read had cost an earlier one, of the same judge or text: it saved that, but the
-    method needs it.  A step is measured as a whole: what of its seconds is `train` and what `probe`
-    follows their operations.  Those of a policy are of its networks; arithmetic on a few numbers a
-    domain is not counted, its seconds are.
+    Phases are those of `training.cost`, and `earlier`, where there are any, the runs whose model,
+    agent or mixture this one uses, each once.  `cached`, where there is any, is what vectors,
+    factors and scores that this run only read had cost an earlier one, of the same judge or text:
+    it saved that, but the method needs it.  A step is measured as a whole: what of its seconds is
+    `train` and what `probe` follows their operations.  Those of a policy are of its networks;
+    arithmetic on a few numbers a domain is not counted, its seconds are.
     """
+    phases = _own_phases(folder)
+    if earlier := needed_by(*settings_of(folder)).runs:
+        paid = [own for run in earlier for own in _charged(_own_phases(run))]
+        phases["earlier"] = {"seconds": _sum(paid, "seconds"), "flops": _sum(paid, "flops")}
+    return phases
+
+
+def charged_flops(folder: RunFolder) -> float:
+    """Operations of a run and of the runs before it that it needs, without measurements."""
+    return _sum(_charged(compute_by_phase(folder)), "flops")
+
+
+def own_flops(folders: Iterable[RunFolder]) -> float:
+    """Operations of the runs alone, without measurements and without runs before them."""
+    return _sum((own for run in folders for own in _charged(_own_phases(run))), "flops")
+
+
+def _charged(phases: Mapping[str, dict[str, float]]) -> list[dict[str, float]]:
+    return [own for phase, own in phases.items() if phase != MEASUREMENT]
+
+
+def _own_phases(folder: RunFolder) -> dict[str, dict[str, float]]:
     steps, chosen = folder.events("step"), folder.events("selected")
     train_flops, probe_flops = _sum(steps, "flops"), _sum(steps, "probe_flops")
     policy_seconds = _sum(steps, "policy_seconds")
@@ -64,42 +86,7 @@ def compute_by_phase(folder: RunFolder) -> dict[str, dict[str, float]]:
     cached = [event["cached"] for event in chosen if event.get("cached", {}).get("seconds")]
     if cached:
         phases["cached"] = (_sum(cached, "seconds"), _sum(cached, "flops"))
-    if earlier := earlier_runs(folder):
-        paid = [
-            own
-            for run in earlier
-            for phase, own in compute_by_phase(run).items()
-            if phase != MEASUREMENT
-        ]
-        phases["earlier"] = (_sum(paid, "seconds"), _sum(paid, "flops"))
     return {name: {"seconds": seconds, "flops": flops} for name, (seconds, flops) in phases.items()}
-
-
-def charged_flops(folder: RunFolder) -> float:
-    """Operations of a run and of the runs before it that it needs, without measurements."""
-    phases = compute_by_phase(folder)
-    return sum(own["flops"] for phase, own in phases.items() if phase != MEASUREMENT)
-
-
-def earlier_runs(folder: RunFolder) -> list[RunFolder]:
-    """Runs that made a model or agent which the run used, under any of its settings."""
-    config = RunConfig(**folder.config)
-    found = {run.path: run for run in runs_needed(config)}
-    for event in sorted(folder.events("set"), key=lambda event: event["step"]):
-        config = config.change(**event["changes"])
-        found |= {run.path: run for run in runs_needed(config)}
-    return list(found.values())
-
-
-def runs_needed(config: RunConfig) -> list[RunFolder]:
-    """Runs that made the model which judges, or the agent or reference of the mixer."""
-    options = config.mixer.options
-    judge = config.selection.checkpoint if config.selector else None
-    named = [judge, options.get("agent"), options.get("reference")]
-    paths = [Path(str(name)) for name in named if name is not None]
-    # An agent may be named by its file, which lies in the folder of its run.
-    held = [[p for p in (path, path.parent) if RunFolder.holds_run(p)] for path in paths]
-    return [RunFolder.open(own[0]) for own in held if own]
 
 
 def _sum(events: Iterable[Mapping[str, Any]], field: str) -> float:
