@@ -53,6 +53,66 @@ def test_a_policy_that_its_name_tells_apart_is_called_by_it_alone(write_run):
     ]
 
 
+def test_runs_matched_seed_by_seed_are_repetitions_of_one_setting(write_run):
+    dear = [write_run(f"dear_seed{seed}", seed=seed, selector="quad") for seed in range(3)]
+    plain = [write_run(f"plain_seed{seed}", seed=seed) for seed in range(3)]
+    matched = [
+        write_run(f"long_seed{i}", seed=i, steps=7 + i, **{"training.match_run": str(own.path)})
+        for i, own in enumerate(dear)
+    ]
+    groups = group_runs([*dear, *plain, *matched])
+    assert {label: len(own) for label, own in groups.items()} == {
+        "quad": 3,
+        "uniform": 3,
+        "match_run=dear": 3,
+    }
+    [verdict] = [v for v in compare([*dear, *matched], "quad") if " on " not in v.name]
+    assert verdict.n == 3
+    # A length that was given still tells settings apart.
+    short = [write_run("short", steps=3)]
+    assert "total_steps=3" in group_runs([*plain, *matched, *short])
+
+
+@pytest.mark.parametrize(
+    ("setting", "file"),
+    [
+        ("mixer.agent", "agent.pt"),
+        ("mixer.agent", ""),
+        ("mixer.reference", ""),
+        ("selection.checkpoint", ""),
+        ("mixer.mixture", "mixture.json"),
+        ("mixer.trials", "mixture.json"),
+    ],
+)
+def test_what_another_run_made_of_each_seed_tells_no_seeds_apart(
+    write_run, tmp_path, setting, file
+):
+    def runs_of(made, name):
+        paths = [str(path / file) for path in made]
+        return [write_run(f"{name}{i}", seed=i, **{setting: path}) for i, path in enumerate(paths)]
+
+    def folders(name):
+        if file == "mixture.json":  # of a job, which is no run itself
+            return [tmp_path / f"{name}_{seed}" for seed in range(3)]
+        return [write_run(f"{name}_seed{seed}", seed=seed).path for seed in range(3)]
+
+    one, other = runs_of(folders("small"), "a"), runs_of(folders("large"), "b")
+    assert differing_settings(one) == {}
+    groups = group_runs([*one, *other])
+    assert [len(own) for own in groups.values()] == [3, 3]
+    assert all(size in label for size, label in zip(("small", "large"), groups, strict=True))
+
+
+@pytest.mark.parametrize("names", [("k1", "k2"), ("lr0.1", "lr0.2")])
+def test_a_number_that_is_not_the_seed_tells_runs_apart(write_run, names):
+    made = [write_run(name, seed=7) for name in names]
+    runs = [
+        write_run(f"r{i}", seed=i, **{"selection.checkpoint": str(own.path)})
+        for i, own in enumerate(made)
+    ]
+    assert differing_settings(runs) == {"selection.checkpoint": list(names)}
+
+
 def test_runs_that_do_not_differ_are_called_by_name(write_run):
     assert list(group_runs([write_run("only")])) == ["only"]
 

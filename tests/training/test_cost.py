@@ -135,6 +135,19 @@ def test_a_baseline_gets_what_another_run_cost(nano_config, cache_dir, tmp_path,
     assert mean.outcome == "undecided"
 
 
+def test_the_run_that_was_matched_is_found_from_anywhere(
+    nano_config, cache_dir, tmp_path, dear, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    plain = nano_config.change(name="plain", match_run="dear")
+    run = train(plain, tmp_path, cache_dir=cache_dir)
+    assert run.config.training.match_run == str(dear.path)
+    again = train(plain, tmp_path, cache_dir=cache_dir, if_exists="resume")
+    assert again.config == run.config
+    monkeypatch.chdir("/")
+    assert compare({"plain": [run], "dear": [dear]}, "dear")
+
+
 def test_runs_of_another_length_compare_only_where_one_matches_the_other(
     nano_config, cache_dir, tmp_path, dear
 ):

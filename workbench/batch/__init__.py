@@ -4,7 +4,6 @@ from workbench.batch.comparison import (
     by_domain,
     compare,
     compare_each,
-    differing_settings,
     group_runs,
     runs_at,
 )
@@ -17,6 +16,7 @@ from workbench.batch.mixtures import find_mixture
 from workbench.batch.notebook import execute, read_parameters
 from workbench.batch.parameter_sets import Range
 from workbench.batch.predictions import record_prediction, score_predictions
+from workbench.batch.settings import differing_settings
 from workbench.batch.static_report import report
 from workbench.batch.study import progress_lines, train_study
 from workbench.batch.sweep import Sweep, sweep

@@ -13,6 +13,7 @@ from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.batch.settings import differing_settings, flatten
 from workbench.config import POLICY_SLOTS
 from workbench.core import ConfigError, RunError, WorkbenchError, unknown_name
 from workbench.tracking import RunFolder, find_runs
@@ -26,36 +27,11 @@ if TYPE_CHECKING:
 
 Groups = dict[str, list[RunFolder]]
 
-# A repetition differs from its siblings in these alone; workers give the same rows.
-_REPETITION = {"name", "seed", "corpus.workers"}
 # Held-out losses are of the same rows, and in the same units, only where these agree; batch_rows
 # because a step with more rows has seen more text.
 _SAME_PARTS = ("corpus.", "tokenizer.", "rows.")
 _PLAIN = {"mixer.name": "static", "reweighter.name": "uniform"}
 _SAME_SETTINGS = ("training.held_out_rows", "training.batch_rows")
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted name, such as `training.total_steps`."""
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def differing_settings(runs: Iterable[RunFolder]) -> dict[str, list[Any]]:
-    """Settings that runs did not all start with, one value a run; None where a run lacks it."""
-    configs = [flatten(run.config) for run in runs]
-    names = dict.fromkeys(name for config in configs for name in config)
-    values = {name: [config.get(name) for config in configs] for name in names}
-    return {
-        name: row
-        for name, row in values.items()
-        if name not in _REPETITION and any(value != row[0] for value in row)
-    }
 
 
 def live_changes(run: RunFolder) -> list[str]:

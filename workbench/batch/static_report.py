@@ -16,12 +16,11 @@ from workbench.batch.comparison import (
     Groups,
     choose_baseline,
     compare_each,
-    differing_settings,
-    flatten,
     group_runs,
     live_changes,
 )
 from workbench.batch.notebook import Progress
+from workbench.batch.settings import differing_settings, flatten
 from workbench.core import RunError
 
 if TYPE_CHECKING:
@@ -173,7 +172,9 @@ def _settings(groups: Groups) -> list[str]:
     shared = [
         {"name": name, "value": value}
         for name, value in flatten(everyone[0].config).items()
-        if name not in differing and name not in ("seed", "name")
+        if name not in differing
+        and name not in ("seed", "name")
+        and all(flatten(run.config).get(name) == value for run in everyone)
     ]
     same = page.paragraph("The runs differ in nothing but their seed and name.", quiet=True)
     return [
