@@ -19,7 +19,9 @@ class Kernel:
 
 
 @pytest.mark.parametrize(
-    ("message_id", "expected"), [(str(uuid.uuid4()), True), (Session().msg_id, False)]
+    ("message_id", "expected"),
+    [(str(uuid.uuid4()), True), (Session().msg_id, False)],
+    ids=["browser", "client in Python"],
 )
 def test_clients_in_python_are_told_from_browsers(monkeypatch, message_id, expected):
     monkeypatch.setattr(frontend, "_kernel", lambda: Kernel(message_id))
