@@ -147,7 +147,9 @@ def plan(
     corpus: Corpus = None,
     model: Annotated[str | None, typer.Option(help="A paper's, with its paper's settings.")] = None,
     devices: Annotated[int, typer.Option(help="Ranks, each with a device of its own.")] = 1,
-    domains: Annotated[int, typer.Option(help="Of the corpus.")] = 1,
+    domains: Annotated[
+        int | None, typer.Option(help="Of the corpus, where the catalogue does not know.")
+    ] = None,
     flops: Annotated[
         float | None, typer.Option(help="Operations a second of one device; measured here.")
     ] = None,
@@ -166,6 +168,8 @@ def plan(
     found = planner.plan(settings, corpus_domains=domains, devices=devices, flops_per_second=flops)
     print_table(found.rows(), title=f"MiB on each of {devices} × {found.device}")
     console.print(str(found), soft_wrap=True, highlight=False)
+    for warning in found.warnings:
+        console.print(f"[yellow]warning[/yellow] {escape(warning)}", soft_wrap=True)
     for note in found.notes:
         console.print(f"[dim]note[/dim] {escape(note)}", soft_wrap=True)
     planner.check_fits_device(settings, found)

@@ -12,7 +12,7 @@ import pytest
 
 from workbench.config import CorpusConfig, RowsConfig, TokenizerConfig
 from workbench.core import DataError
-from workbench.data import catalogue, prepare
+from workbench.data import catalogue, planted, prepare
 from workbench.data.duplicates import DuplicateCounter, sketch
 from workbench.data.hub import HubSource
 from workbench.data.sources import open_source
@@ -194,6 +194,19 @@ def test_a_catalogue_name_resolves_to_dataset_and_columns_and_yields_to_the_user
     assert source.config.domain_column == "meta.redpajama_set_name" and source.domains is None
     mine = open_source(CorpusConfig(name="fineweb-edu", subset="sample-100BT"))
     assert isinstance(mine, HubSource) and mine.config.subset == "sample-100BT"
+
+
+def test_the_domains_of_a_listed_corpus_are_known_before_it_is_read():
+    known = {"slimpajama-6b": 7, "cerebras/SlimPajama-627B": None, "wikitext-103": 1, "texts": None}
+    known |= {"pile-uncopyrighted": 17, "fineweb-edu": None, "planted": len(planted.DOMAINS)}
+    for name, domains in known.items():
+        assert catalogue.domain_count(CorpusConfig(name=name)) == domains, name
+    column = "meta.redpajama_set_name"
+    fetched = CorpusConfig(name="cerebras/SlimPajama-627B", domain_column=column)
+    assert catalogue.domain_count(fetched) == 7
+    assert catalogue.domain_count(CorpusConfig(name="slimpajama-6b", domain_column="lang")) is None
+    two = CorpusConfig(name="anything", domains=["a", "b"], noise_mb=1.0)
+    assert catalogue.domain_count(two) == 3
 
 
 def test_the_readme_of_the_corpora_is_the_printed_catalogue():

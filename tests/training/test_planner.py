@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import subprocess
+import sys
 
-from workbench.config import Policy, RunConfig, papers
+import pytest
+import torch
+
+from workbench.config import Policy, RunConfig, SelectionConfig, papers
 from workbench.core import ConfigError
 from workbench.kernels import peak_mib
+from workbench.kernels.choice import Place
+from workbench.training import gauge as gauges
+from workbench.training import planner
 from workbench.training.planner import check_fits_device, plan
 from workbench.training.state import build_state
 from workbench.training.step import train_step
@@ -37,6 +45,18 @@ def step_of(config, corpus):
 )
 def test_the_planned_peak_is_the_measured_one(nano_config, nano_corpus, model, training):
     config = nano_config.change(model=model, batch_rows=64).change(**training)
+    measured = peak_mib(lambda: step_of(config, nano_corpus))
+    planned = plan(config, vocab_size=nano_corpus.vocab_size, flops_per_second=1e9)
+    assert planned.peak_mib == pytest.approx(measured, rel=TOLERANCE)
+
+
+def test_the_planned_peak_is_the_measured_one_with_logits_in_parts(
+    nano_config, nano_corpus, monkeypatch
+):
+    monkeypatch.setattr(planner, "FULL_LOGITS_MIB", 0)
+    # The package has a function of the module's name.
+    monkeypatch.setattr(sys.modules["workbench.kernels.sample_loss"], "FULL_LOGITS_MIB", 0)
+    config = nano_config.change(model="tiny", batch_rows=64, micro_batch_rows=16)
     measured = peak_mib(lambda: step_of(config, nano_corpus))
     planned = plan(config, vocab_size=nano_corpus.vocab_size, flops_per_second=1e9)
     assert planned.peak_mib == pytest.approx(measured, rel=TOLERANCE)
@@ -92,6 +112,92 @@ def test_a_mixer_that_keeps_gradients_by_domain_is_planned_for():
     assert exact.policies_mib == pytest.approx(7 * 3 * 128 * 352 * 4 / 2**20)
     thin = planned(config.change(mixer=Policy("acodm", tracked_layers=3, projection_width=64)))
     assert thin.policies_mib == 0
+
+
+def test_the_catalogue_knows_the_domains_where_nobody_names_them():
+    config = RunConfig().change(device="cpu", micro_batch_rows=4, mixer="acodm")
+    assert config.corpus.name == "installed"
+    alone = plan(config, corpus_domains=1, flops_per_second=1e9)
+    for corpus, domains in (("pile-uncopyrighted", 17), ("slimpajama-627b", 7), ("planted", 6)):
+        found = plan(config.change(corpus=corpus), flops_per_second=1e9)
+        assert found.policies_mib == domains * alone.policies_mib and not found.warnings
+    unknown = plan(config, flops_per_second=1e9)
+    assert unknown.policies_mib == alone.policies_mib
+    [warning] = check_fits_device(config, unknown)
+    assert f"mixer 'acodm' keeps {alone.policies_mib:,.0f} MiB for each domain" in warning
+    assert "'installed'" in warning
+    for mixer in (Policy("static"), Policy("exp3"), Policy("acodm", projection_width=8)):
+        assert not plan(config.change(mixer=mixer), flops_per_second=1e9).warnings
+
+
+def test_a_refused_plan_names_what_was_not_counted():
+    config = RunConfig().change(device="cpu", micro_batch_rows=4, mixer="acodm", model="llama-7b")
+    found = plan(config, flops_per_second=1e9)
+    with pytest.raises(ConfigError, match="MiB for each domain, counted for one"):
+        check_fits_device(config, found)
+
+
+def test_a_selector_that_judges_with_the_shards_of_its_run_gathers_them_on_every_rank():
+    config = RunConfig().change(device="cpu", batch_rows=8, micro_batch_rows=1, parallel="fsdp")
+    own = config.change(selector="quad")
+    other = own.replace(selection=SelectionConfig(checkpoint="runs/judge"))
+    found = [planned(each, devices=8) for each in (config, own, other)]
+    whole = 4 * found[0].parameters / 2**20
+    assert [each.selector_mib for each in found] == [0, pytest.approx(whole), 0]
+    assert planned(own.change(parallel="ddp"), devices=8).selector_mib == 0
+    huge = config.change(batch_rows=64, model="llama-7b", context_tokens=64)
+    plain, judging = (planned(each, devices=64) for each in (huge, huge.change(selector="quad")))
+    assert judging.peak_mib > 4 * judging.parameters / 2**20 >= 0.9 * plain.peak_mib
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU of 139 GiB that answers in a process of its own, and is asked nowhere else."""
+    answered = []
+
+    def run(command, **options):
+        answered.append(command[-2:])
+        text = json.dumps({"free_mib": 139 * 1024, "product_rate": 1e15})
+        return subprocess.CompletedProcess(command, 0, stdout=text)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gauges.subprocess, "run", run)
+    monkeypatch.setattr(Place, "of", classmethod(lambda cls, device: cls("cuda", (9, 0), True)))
+    return answered
+
+
+def test_a_gpu_is_asked_by_another_process_and_its_form_of_the_loss_is_planned_for(gpu):
+    config = llama_7b(precision="bfloat16").change(device="cuda", micro_batch_rows=4)
+    found = plan(config, devices=8)
+    assert gpu == [["cuda", "bfloat16"]]
+    assert (found.free_mib, found.flops_per_second) == (139 * 1024, 4e14)
+    head = 32_000 * 4096 / 2**20
+    errors = min(512, 4 * 4096 * 32_000 * 2 / 2**20)
+    assert found.loss_mib == pytest.approx(errors + (4 + 2) * head)
+
+
+def test_the_host_of_gpus_holds_the_whole_model_of_every_rank(gpu, monkeypatch):
+    config = llama_7b(precision="bfloat16", parallel="fsdp", activation_checkpointing=True)
+    config = config.change(device="cuda")
+    monkeypatch.setattr(planner, "free_mib", lambda device: 300_000)
+    found = plan(config, devices=8)
+    assert found.host_mib == pytest.approx(8 * 4 * 6_738_415_616 / 2**20)
+    assert found.fits
+    monkeypatch.setattr(planner, "free_mib", lambda device: 200_000)
+    short = plan(config, devices=8)
+    assert not short.fits
+    with pytest.raises(ConfigError, match=r"on the host by each of 8 ranks.*205,640 MiB"):
+        check_fits_device(config, short)
+
+
+def test_a_device_answers_from_another_process_or_says_why_not(monkeypatch):
+    found = gauges.gauge_elsewhere("cpu", "float32")
+    assert found.free_mib > 0 and found.product_rate is not None and found.product_rate > 1e8
+    failing = [sys.executable, "-c", "raise RuntimeError('out of memory')"]
+    run = subprocess.run
+    monkeypatch.setattr(gauges.subprocess, "run", lambda command, **how: run(failing, **how))
+    with pytest.raises(ConfigError, match=r"'cuda' does not answer: RuntimeError: out of memory"):
+        gauges.gauge_elsewhere("cuda")
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers_and_what_would_help():

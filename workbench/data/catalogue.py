@@ -30,7 +30,8 @@ is the column `domain_column` (dots reach into nested fields) or else the folder
 
 @cache
 def entries() -> dict[str, dict[str, Any]]:
-    """Entries by name: title, origin, licence, size, domain, and `load` for fetched ones."""
+    """Entries by name: title, origin, licence, size, domain, `domains` where their number is
+    known beforehand, and `load` for fetched ones."""
     text = resources.files("workbench.data").joinpath("catalogue.json").read_text("utf-8")
     return json.loads(text)
 
@@ -45,6 +46,25 @@ def resolve(config: CorpusConfig) -> CorpusConfig:
         if field == "name" or getattr(config, field) == getattr(default, field)
     }
     return config.replace(**chosen)
+
+
+def domain_count(config: CorpusConfig) -> int | None:
+    """How many domains a corpus has, known before it is read: as named, or as its entry says.
+
+    None where only reading would tell, or where another column than the entry's gives the domains.
+    """
+    count = len(config.domains) if config.domains else _listed_count(config)
+    return count if count is None or config.noise_mb is None else count + 1
+
+
+def _listed_count(config: CorpusConfig) -> int | None:
+    deciding = ("name", "subset", "domain_column")
+    asked = resolve(config) if config.name in entries() else config
+    for name, entry in entries().items():
+        listed = resolve(CorpusConfig(name=name))
+        if all(getattr(asked, field) == getattr(listed, field) for field in deciding):
+            return entry.get("domains")
+    return None
 
 
 def markdown() -> str:

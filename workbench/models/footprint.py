@@ -56,8 +56,8 @@ class Footprint:
     """Of a decoder at one context and precision.
 
     parameters: tied ones once; largest_block: of one block; outside_blocks: of the embeddings and
-    the last norm; vocab_size: of the output embedding; down_projections: parameters of the last
-    linear map of each block's MLP, by depth; row: what one row adds; fixed_mib: what is kept
+    the last norm; vocab_size, width: of the output embedding; down_projections: parameters of the
+    last linear map of each block's MLP, by depth; row: what one row adds; fixed_mib: what is kept
     however many rows there are, such as weights converted to bfloat16.
     """
 
@@ -65,6 +65,7 @@ class Footprint:
     largest_block: int
     outside_blocks: int
     vocab_size: int
+    width: int
     down_projections: tuple[int, ...]
     flops_per_token: float
     row: Kept
@@ -98,6 +99,7 @@ def footprint(
         largest_block=max(sizes),
         outside_blocks=decoder.parameter_count - sum(sizes),
         vocab_size=decoder.head_VD.shape[0],
+        width=decoder.head_VD.shape[1],
         down_projections=_sizes(decoder),
         flops_per_token=decoder.flops_per_token,
         row=row,

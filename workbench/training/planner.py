@@ -1,7 +1,7 @@
 """What a run will need before it starts: memory by part on each device, time, tokens, disk.
 
-    found = plan(config, corpus_domains=7, devices=8, device="cuda")
-    print(found)
+    found = plan(config, devices=8, device="cuda")
+    print(found, *found.warnings, *found.notes, sep="\n")
     check_fits_device(config, found)       # ConfigError with the numbers and the remedies
 
 The model is never made: its shape is enough.  What a selector computes has a planner of its own
@@ -12,7 +12,6 @@ Shapes: K domains, T tokens.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,14 @@ import torch
 
 from workbench.config import RunConfig
 from workbench.core import MIXERS, ConfigError, MixingTask, ReferenceMixer, Signal, TrackingMixer
+from workbench.data.catalogue import domain_count
+from workbench.kernels.choice import Place, form_for
 from workbench.kernels.chunked import CHUNK_MIB
 from workbench.kernels.memory import free_mib
 from workbench.kernels.sample_loss import FULL_LOGITS_MIB
 from workbench.models.footprint import MIB, Footprint, footprint
 from workbench.training.device import resolve
+from workbench.training.gauge import gauge
 from workbench.training.spread import check_world
 
 if TYPE_CHECKING:
@@ -38,8 +40,6 @@ REACHED_SHARE = 0.4
 """Of the rate of large matrix products, what a training step is assumed to reach."""
 UNKNOWN_VOCAB = 50_257
 """Stands in for a tokenizer that is not read for a plan: GPT-2's size."""
-_PRODUCT_WIDTH = {"cpu": 1024, "cuda": 8192}
-_PRODUCT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,15 @@ class RunPlan:
     """Memory of one device in MiB, and what the whole run takes.
 
     activations_mib: of one forward pass, with what `activation_checkpointing` says; loss_mib: of
-    logits, as many as exist at a time; copies_mib: weights converted to bfloat16, and with fsdp
-    weights gathered; policies_mib: what a mixer keeps on the device; peak_mib: of what exists at
-    the same time, less than their sum where gradients take the place of activations; free_mib: of
-    the device.
+    logits, as many as exist at a time, and of what their form keeps of the head; copies_mib:
+    weights converted to bfloat16, and with fsdp weights gathered; policies_mib: what a mixer keeps
+    on the device; selector_mib: with fsdp the whole model that judges, before a step; peak_mib: of
+    what exists at the same time, less than their sum where gradients take the place of
+    activations; free_mib: of the device.
+    host_mib: of the host of GPUs, where every rank makes the whole model before it moves; 0 on a
+    CPU, where that is in the peak; host_free_mib: there.
     tokens, flops, seconds: of all steps and evaluations; disk_mib: of checkpoints.
+    warnings: what the plan may be wrong about; notes: what it took for granted.
     """
 
     device: str
@@ -65,23 +69,28 @@ class RunPlan:
     loss_mib: float
     copies_mib: float
     policies_mib: float
+    selector_mib: float
     peak_mib: float
     free_mib: float
+    host_mib: float
+    host_free_mib: float
     tokens: int
     flops: float
     flops_per_second: float
     seconds: float
     disk_mib: float
+    warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
-        return self.peak_mib <= self.free_mib
+        return self.peak_mib <= self.free_mib and self.host_mib <= self.host_free_mib
 
     def rows(self) -> list[dict[str, Any]]:
         """A table of the memory of one device."""
         parts = ("parameters", "gradients", "optimizer", "activations", "loss", "copies")
-        shown = {part: getattr(self, f"{part}_mib") for part in (*parts, "policies", "peak")}
+        more = ("policies", "selector", "peak")
+        shown = {part: getattr(self, f"{part}_mib") for part in (*parts, *more)}
         return [{"part": part, "mib": round(value)} for part, value in shown.items()]
 
     def table(self) -> pd.DataFrame:
@@ -116,29 +125,36 @@ def plan(
 
     Args:
         corpus_domains: K, for the mixer's signals and the evaluations; as many as the config names
-            when None, or else one.
+            or the catalogue knows when None, or else one, with a warning where a mixer's memory
+            grows with them.
         devices: ranks of `torchrun`, each with a device of its own; CPU ranks share one memory.
         device: such as "cuda" to plan for; that of the config when None.
         flops_per_second: that training reaches on one device; a share of what a short matrix
             product reaches there when None.
         vocab_size: of the tokenizer, where it is not `bpe` and the model takes its size from it.
     Raises:
-        ConfigError: unknown model or device, ranks that the batch cannot be dealt to.
+        ConfigError: unknown model or device, one that does not answer, ranks that the batch cannot
+            be dealt to.
     """
     config = resolve(config if device is None else config.change(device=device))
     check_world(config.training, devices)
     notes: list[str] = []
     shape = _shape(config, vocab_size, notes)
-    domains = corpus_domains or len(config.corpus.domains or ())
-    if not domains:
-        notes.append("evaluations and what a mixer keeps are counted for one domain")
-    memory = _memory(config, shape, devices, max(1, domains), notes)
-    tokens, flops = _work(config, shape, max(1, domains))
+    known = corpus_domains or domain_count(config.corpus)
+    domains = known or 1
+    if known is None:
+        notes.append("evaluations are counted for one domain")
+    memory = _memory(config, shape, devices, domains, notes)
+    tokens, flops = _work(config, shape, domains)
+    found = gauge(
+        config.training.device, config.training.precision if flops_per_second is None else None
+    )
     if flops_per_second is None:
-        rate = product_rate(config.training.device, config.training.precision)
+        assert found.product_rate is not None
+        rate = found.product_rate
         flops_per_second = REACHED_SHARE * rate
         notes.append(f"time: {REACHED_SHARE:.0%} of the measured {rate:.2g} operations a second")
-    kept = (1 + MOMENTS) * shape.parameters * FLOAT_BYTES / MIB
+    whole = shape.parameters * FLOAT_BYTES / MIB
     sharing = _sharing(config, devices)
     return RunPlan(
         device=config.training.device,
@@ -146,21 +162,35 @@ def plan(
         parallel=config.training.parallel,
         parameters=shape.parameters,
         **memory,
-        free_mib=free_mib(config.training.device) / sharing,
+        free_mib=found.free_mib / sharing,
+        host_mib=devices * whole if _on_cuda(config) else 0.0,
+        host_free_mib=free_mib("cpu"),
         tokens=tokens,
         flops=flops,
         flops_per_second=flops_per_second,
         seconds=flops / flops_per_second / devices * sharing,
         # The new one is written before the oldest is removed.
-        disk_mib=kept * (config.training.keep_checkpoints + 1),
+        disk_mib=(1 + MOMENTS) * whole * (config.training.keep_checkpoints + 1),
+        warnings=() if known else _unknown_domains(config, shape, devices),
         notes=tuple(notes),
     )
 
 
-def check_fits_device(config: RunConfig, planned: RunPlan) -> None:
-    """Raise ConfigError, with the numbers and what would help, where the plan does not fit."""
+def check_fits_device(config: RunConfig, planned: RunPlan) -> list[str]:
+    """What the plan may be wrong about, where it fits.
+
+    Raises:
+        ConfigError: it does not fit; with the numbers, the warnings and what would help.
+    """
     if planned.fits:
-        return
+        return list(planned.warnings)
+    if planned.peak_mib <= planned.free_mib:
+        raise ConfigError(
+            f"'{config.model.name}' is made whole on the host by each of {planned.devices} ranks "
+            f"before it moves to its device: {planned.host_mib:,.0f} MiB, of which "
+            f"{planned.host_free_mib:,.0f} are free",
+            remedy="use fewer devices, a host with more memory, or a smaller model",
+        )
     training, remedies = config.training, []
     rows = training.micro_batch_rows or math.ceil(training.batch_rows / planned.devices)
     if rows > 1:
@@ -172,27 +202,12 @@ def check_fits_device(config: RunConfig, planned: RunPlan) -> None:
     remedies.append("use more devices with parallel='fsdp', or a smaller model")
     largest = sorted(planned.rows()[:-1], key=lambda row: -row["mib"])[:3]
     told = ", ".join(f"{row['part']} {row['mib']:,}" for row in largest)
+    doubt = "".join(f"; {warning}" for warning in planned.warnings)
     raise ConfigError(
         f"'{config.model.name}' needs {planned.peak_mib:,.0f} MiB on each of {planned.devices} × "
-        f"{planned.device}, of which {planned.free_mib:,.0f} are free (most: {told})",
+        f"{planned.device}, of which {planned.free_mib:,.0f} are free (most: {told}){doubt}",
         remedy="; ".join(remedies),
     )
-
-
-def product_rate(device: str, precision: str) -> float:
-    """Operations a second of a large matrix product, measured for a fifth of a second."""
-    kind = torch.device(device).type
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    width = _PRODUCT_WIDTH.get(kind, 1024)
-    left = torch.ones(width, width, device=device, dtype=dtype)
-    out = left @ left
-    count, began = 0, time.perf_counter()
-    while time.perf_counter() - began < _PRODUCT_SECONDS:
-        torch.mm(left, left, out=out)
-        # Waiting for one number keeps the queue of a GPU as short as the clock believes.
-        out[0, 0].item()
-        count += 1
-    return 2.0 * width**3 * count / (time.perf_counter() - began)
 
 
 def _shape(config: RunConfig, vocab_size: int | None, notes: list[str]) -> Footprint:
@@ -231,39 +246,61 @@ def _memory(
     rows = min(training.micro_batch_rows or rank_rows, rank_rows)
     accumulates = rows < rank_rows
     kept = shape.row.recomputed_mib if training.activation_checkpointing else shape.row.kept_mib
-    logits = FLOAT_BYTES * rows * config.rows.context_tokens * shape.vocab_size / MIB
+    logits, of_head = _loss(config, shape, rows * config.rows.context_tokens)
     parts = {
         "parameters_mib": own,
         # A shard's gradients are whole until the last micro-batch, when ranks exchange them.
         "gradients_mib": whole if accumulates else own,
         "optimizer_mib": MOMENTS * own,
         "activations_mib": rows * kept,
-        "loss_mib": 3 * (logits if logits <= FULL_LOGITS_MIB else CHUNK_MIB),
+        "loss_mib": logits + of_head,
         "copies_mib": _copies(config, shape, sharded),
         "policies_mib": _policies(config, shape, domains, split=accumulates or devices > 1),
+        "selector_mib": whole if sharded and _judges_itself(config) else 0.0,
     }
     if config.selector is not None:
         notes.append(f"selector '{config.selector.name}' plans its own memory and time")
     moving = parts["activations_mib"] + parts["loss_mib"] + parts["copies_mib"]
     if training.activation_checkpointing:
         # Logits are gone before the first block is computed again.
-        moving -= min(parts["loss_mib"], rows * max(shape.row.blocks))
+        moving -= min(logits, rows * max(shape.row.blocks))
     # Without accumulation on one device, gradients take the place of activations as they are made;
     # the head's comes first.
     together = accumulates or devices > 1
-    head = shape.outside_blocks * FLOAT_BYTES / MIB
+    head = 0.0 if of_head else shape.outside_blocks * FLOAT_BYTES / MIB
     gradients = parts["gradients_mib"]
     held = parts["parameters_mib"] + parts["optimizer_mib"] + parts["policies_mib"]
-    peak = held + (moving + gradients if together else max(moving + head, gradients))
-    return {**parts, "peak_mib": peak}
+    stepping = moving + gradients if together else max(moving + head, gradients)
+    # Every rank makes the whole model, on a CPU in the memory that it trains in.
+    building = whole - own if sharded and not _on_cuda(config) else 0.0
+    return {**parts, "peak_mib": held + max(stepping, parts["selector_mib"], building)}
+
+
+def _loss(config: RunConfig, shape: Footprint, tokens: int) -> tuple[float, float]:
+    """What a backward pass holds of logits, in the form that `sample_loss` takes on the device.
+
+    Beside it what forms that make the logits twice hold of the head: a copy in the type of the
+    products, and its gradient in float32.
+    """
+    logits = FLOAT_BYTES * tokens * shape.vocab_size / MIB
+    if logits <= FULL_LOGITS_MIB:
+        return 3 * logits, 0.0
+    dtype = getattr(torch, config.training.precision)
+    narrow_bytes = dtype.itemsize if dtype.itemsize < FLOAT_BYTES else 0
+    of_head = (FLOAT_BYTES + narrow_bytes) * shape.vocab_size * shape.width / MIB
+    place = Place.of(config.training.device)
+    if form_for((dtype,), place, width=shape.width).form == "torch":
+        return 3 * min(CHUNK_MIB, logits), of_head
+    from workbench.kernels.triton_loss import ERROR_MIB
+
+    return min(ERROR_MIB, logits * dtype.itemsize / FLOAT_BYTES), of_head
 
 
 def _copies(config: RunConfig, shape: Footprint, sharded: bool) -> float:
     """Weights in another form than the one that is kept."""
     if not sharded:
         return shape.fixed_mib
-    on_cuda = torch.device(config.training.device).type == "cuda"
-    width = 2 if on_cuda and config.training.precision == "bfloat16" else FLOAT_BYTES
+    width = 2 if _on_cuda(config) and config.training.precision == "bfloat16" else FLOAT_BYTES
     # The next block is gathered while one is at work; the embeddings stay.
     return width * (2 * shape.largest_block + shape.outside_blocks) / MIB
 
@@ -293,6 +330,23 @@ def _policies(config: RunConfig, shape: Footprint, domains: int, *, split: bool)
     return found
 
 
+def _judges_itself(config: RunConfig) -> bool:
+    """Whether a selector is given the run's own model, gathered on every rank."""
+    return config.selector is not None and config.selection.checkpoint is None
+
+
+def _unknown_domains(config: RunConfig, shape: Footprint, devices: int) -> tuple[str, ...]:
+    """A warning where the mixer keeps more the more domains there are."""
+    one, two = (_memory(config, shape, devices, count, [])["policies_mib"] for count in (1, 2))
+    if two == one:
+        return ()
+    return (
+        f"mixer '{config.mixer.name}' keeps {two - one:,.0f} MiB for each domain, counted for one: "
+        f"how many '{config.corpus.name}' has is not known (give corpus_domains, or set the "
+        "mixer's projection_width)",
+    )
+
+
 def _work(config: RunConfig, shape: Footprint, domains: int) -> tuple[int, float]:
     """Tokens that are trained on; operations of steps and evaluations."""
     training, context = config.training, config.rows.context_tokens
@@ -303,9 +357,13 @@ def _work(config: RunConfig, shape: Footprint, domains: int) -> tuple[int, float
     return tokens, shape.flops_per_token * (tokens * again + evaluated / 3)
 
 
+def _on_cuda(config: RunConfig) -> bool:
+    return torch.device(config.training.device).type == "cuda"
+
+
 def _sharing(config: RunConfig, devices: int) -> int:
     """Ranks that share one memory and one set of cores: all of them on a CPU."""
-    return devices if torch.device(config.training.device).type == "cpu" else 1
+    return 1 if _on_cuda(config) else devices
 
 
 def _duration(seconds: float) -> str:
