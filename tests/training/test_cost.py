@@ -182,10 +182,36 @@ def test_a_run_is_built_for_the_length_it_is_matched_to(nano_config, cache_dir, 
     assert_same_record(run.fork(10, background=False), run)
 
 
-def test_a_selector_that_judges_cannot_be_matched(nano_config, cache_dir, tmp_path, dear):
-    config = nano_config.change(name="new", match_run=str(dear.path), selector="top_influence")
-    with pytest.raises(PolicyError, match="not known before"):
-        train(config, tmp_path, cache_dir=cache_dir)
+@pytest.fixture(scope="module")
+def short(nano_config, cache_dir, tmp_path_factory):
+    config = nano_config.change(total_steps=3, name="short")
+    return train(config, tmp_path_factory.mktemp("short"), cache_dir=cache_dir)
+
+
+@pytest.mark.parametrize(
+    ("selector", "options", "judges"),
+    [
+        ("top_influence", {}, True),
+        ("quad", {}, True),
+        ("perplexity", {"band": "low"}, True),
+        ("cluster_uniform", {"clusters": 4, "embedder": "hidden"}, True),
+        ("cluster_uniform", {"clusters": 4}, False),
+        ("random", {}, False),
+    ],
+)
+def test_a_selector_that_judges_with_a_model_cannot_be_matched(
+    nano_config, cache_dir, tmp_path, short, selector, options, judges
+):
+    config = nano_config.change(
+        name="new", match_run=str(short.path), selector=Policy(selector, **options)
+    )
+    if judges:
+        with pytest.raises(PolicyError, match=f"'{selector}' will compute with a model is not"):
+            train(config, tmp_path, cache_dir=cache_dir)
+        assert not (tmp_path / "new").exists()
+    else:
+        run = train(config, tmp_path, cache_dir=cache_dir)
+        assert run.config.training.total_steps == 3
 
 
 def test_a_judge_that_a_fork_brings_in_is_charged(nano_config, cache_dir, tmp_path, dear):

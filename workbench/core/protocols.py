@@ -140,7 +140,9 @@ class AgentMixer(Mixer, Protocol):
 class Selector(Stateful, Protocol):
     """Which samples the pool offers.  Built as `factory(task: SelectionTask, **options)`.
 
-    A factory with the attribute `uses_reference = False` is given no reference rows.
+    A factory with the attribute `uses_reference = False` is given no reference rows.  A selector
+    with `judges_with_model = False` runs no model over the pool, so that its choice costs nothing
+    that is counted; without the attribute it is taken to run one.
     """
 
     def select(self, pool: Pool, budget: int, model: Any) -> Selection:

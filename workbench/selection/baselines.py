@@ -23,6 +23,8 @@ BANDS = ("low", "middle", "high")
 class Random(OrderedSelector):
     """Rows drawn evenly from the pool.  Options and state: see `OrderedSelector`."""
 
+    judges_with_model = False
+
     def __init__(self, task: SelectionTask, *, deduplicate: bool = False):
         super().__init__(task, deduplicate=deduplicate)
 
@@ -93,6 +95,11 @@ class ClusterUniform(OrderedSelector):
         self._clustered = ClusteredPool(
             task, clusters=clusters, embedder=embedder, backend=backend, projection=projection
         )
+
+    @property
+    def judges_with_model(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the embedder is a model."""
+        return self._clustered.runs_a_model
 
     def judge(self, pool: Pool, open_n: np.ndarray, model: Any, rng: np.random.Generator) -> Judged:
         clusters = self._clustered.see(pool, model)

@@ -58,6 +58,11 @@ class ClusteredPool:
         self._clusters: Clusters | None = None
         self._map_N2 = np.empty((0, 2), dtype=np.float32)
 
+    @property
+    def runs_a_model(self) -> bool:
+        """Whether the embedder does; one that does not say so is taken to."""
+        return getattr(EMBEDDERS.get(self._embedder), "runs_a_model", True)
+
     def see(self, pool: Pool, model: Any = None) -> Clusters:
         """The clusters; made from this pool if it is the first."""
         if self._clusters is None:

@@ -34,7 +34,8 @@ EMBEDDERS = Registry("embedder", supplied=("task", "model"))
 class Embedder(Protocol):
     """Vectors of rows.  Built as `factory(task: SelectionTask, model, **options)`.
 
-    fit_rows: rows it is fitted on at most; 0 when it is not fitted.
+    fit_rows: rows it is fitted on at most; 0 when it is not fitted.  A factory with
+    `runs_a_model = False` counts words or the like, and runs no model over the rows.
     """
 
     @property
@@ -122,6 +123,8 @@ class Tfidf:
         features: F, buckets of the hashed words.
         fit_rows: rows of the sample that document frequencies and the SVD come from.
     """
+
+    runs_a_model = False
 
     def __init__(
         self,

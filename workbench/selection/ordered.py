@@ -105,6 +105,7 @@ class OrderedSelector(ABC):
     """
 
     uses_reference = False
+    judges_with_model = True
 
     def __init__(self, task: SelectionTask, *, deduplicate: bool = False):
         self.task = task

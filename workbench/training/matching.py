@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from workbench.config import RunConfig
-from workbench.core import SELECTORS, PolicyError, RunError
+from workbench.core import PolicyError, RunError
 from workbench.tracking import RunFolder
 from workbench.training.cost import StepCost
 from workbench.training.earlier import needed_by, settings_of
@@ -23,7 +23,7 @@ def match(state: TrainState) -> RunConfig:
     The runs that the state itself needs are paid from the same operations.
 
     Raises:
-        PolicyError: its own selector judges by influence, at a cost nobody knows before.
+        PolicyError: its own selector judges with a model, at a cost nobody knows before.
         RunError: the other run is not there, not finished, counted nothing, or cost less than one
             step; or a run before either of them, which would be charged, is not there.
     """
@@ -35,10 +35,12 @@ def match(state: TrainState) -> RunConfig:
             f"match_run '{path}' is {other.status()}",
             remedy=f"finish it with: workbench resume {path}",
         )
-    selector = state.config.selector
-    if selector is not None and getattr(SELECTORS.get(selector.name), "uses_reference", True):
+    selecting = state.selecting
+    if selecting is not None and getattr(selecting.selector, "judges_with_model", True):
+        assert state.config.selector is not None
+        name = state.config.selector.name
         raise PolicyError(
-            f"match_run: what the selector '{selector.name}' will compute is not known before",
+            f"match_run: what the selector '{name}' will compute with a model is not known before",
             remedy="match the run without it, or set total_steps",
         )
     theirs, ours = needed_by(*settings_of(other)), needed_by(state.config)
