@@ -9,6 +9,7 @@ import pytest
 from workbench.batch import attach, execute, read_parameters
 from workbench.config import RunConfig, papers, presets
 from workbench.core import ConfigError
+from workbench.kernels.domain_gradients import projection_error
 from workbench.training.checks import check_policies
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -50,6 +51,13 @@ def test_a_parameter_file_is_the_experiment_of_its_paper(name):
     check_policies(config)
     assert config.training.batch_rows % values["devices"] == 0
     assert values["out_dir"] == f"runs/{name}"
+
+
+@pytest.mark.parametrize("model", papers.ACODM_MODELS)
+def test_ranks_exchange_sketches_of_gradients_and_the_file_says_how_exact_they_are(model):
+    options = papers.acodm(model)["acodm"].mixer.options
+    stated = f"{projection_error(options['projection_width']):.2f} at most"
+    assert stated in FILES[f"acodm-{model}"].read_text()
 
 
 @pytest.mark.parametrize("name", FILES)
