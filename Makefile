@@ -6,7 +6,7 @@
 #
 # PYTHON=python3.12        another interpreter, 3.11 or newer
 # PIP_ARGS="--index-url …" options of pip install, such as an index that has the CPU build of torch
-# ARGS="-k resume"         options of the command behind the target
+# ARGS="-k resume"         options of the command behind the target; -n 0 for one test at a time
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -30,8 +30,9 @@ env: $(READY)
 demo: $(READY)
 	@$(BIN)/workbench demo $(ARGS)
 
+# A process a core, each with one thread; all tests of a file in the same one.
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 lab: $(READY)
 	@$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
