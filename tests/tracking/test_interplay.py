@@ -13,8 +13,8 @@ def event(mixture=CORPUS, weight=ONES, pool=CORPUS):
     return {"effective_mixture": mixture, "sample_weight": weight, "pool_share": pool}
 
 
-def followed(events):
-    interplay = Interplay(CORPUS)
+def followed(events, corpus=CORPUS):
+    interplay = Interplay(corpus)
     for each in events:
         interplay.add(each)
     return interplay
@@ -88,6 +88,42 @@ def test_few_steps_absent_domains_and_a_change_of_policy_say_nothing():
     assert interplay.conflicts("static") == []
 
 
+def test_a_mixture_that_never_changes_is_measured_against_the_pool():
+    pool = {"a": 0.1, "b": 0.5, "c": 0.4}
+    raised, weights = {"a": 0.5, "b": 0.3, "c": 0.2}, {**ONES, "a": 0.5}
+    steps = [event(raised, weights, pool)] * FEWEST_STEPS
+    [conflict] = followed(steps, pool).conflicts("static")
+    assert conflict.key == ("a", "mixer", "reweighter")
+    assert (conflict.before, conflict.after) == pytest.approx((0.1, 0.5))
+    assert conflict.undone == pytest.approx(np.log(2) / np.log(5))
+    assert followed([event(pool, weights, pool)] * 60, pool).conflicts("static") == []
+    # One that moved is measured against where it started, wherever the pool is.
+    fell = {"a": 0.3, "b": 0.4, "c": 0.3}
+    moved = [event(raised, weights, pool)] * 50 + [event(fell, weights, pool)] * 50
+    assert followed(moved, pool).conflicts("static") == []
+
+
+def test_a_change_of_one_policy_forgets_nothing_of_the_others():
+    steps = list(noisy(1.0, 200, 0.05))
+    later = [event(steps[-1]["effective_mixture"], {**ONES, "a": 0.8})] * FEWEST_STEPS
+    interplay = followed(steps)
+    interplay.restart({"reweighter"})
+    assert interplay.conflicts("static") == []
+    for each in later[1:]:
+        interplay.add(each)
+    assert interplay.conflicts("static") == []
+    interplay.add(later[0])
+    [conflict] = interplay.conflicts("static")
+    # Only the new weights are averaged; the mixer's move is the old one.
+    assert conflict.returned == pytest.approx(0.8) and conflict.steps == FEWEST_STEPS
+    assert conflict.moved == pytest.approx(1.4)
+    interplay.restart({"selector"})
+    interplay.restart(())
+    assert interplay.conflicts("static") == [conflict]
+    interplay.restart({"mixer"})
+    assert interplay.conflicts("static") == []
+
+
 def test_the_factors_of_a_run_multiply_to_its_effective_share(nano_config, cache_dir, tmp_path):
     from workbench.training import train
 
@@ -106,20 +142,57 @@ def test_the_factors_of_a_run_multiply_to_its_effective_share(nano_config, cache
     assert sum(rows.values()) > sum(chosen.values())
 
 
-def test_a_run_warns_once_while_its_weights_undo_its_mixer(nano_config, cache_dir, tmp_path):
+@pytest.fixture(scope="module")
+def moving(nano_config):
+    """A mixer that raises the easiest text, half-way; weights that grow with the loss lower it."""
     from workbench.config import Policy
-    from workbench.training import train
 
-    # Records are the easiest text of the generated corpus: weights that grow with the loss fall.
     others = ("clean_prose", "clean_tales", "duplicated", "shuffled", "noise")
     stages = {
         start: {"clean_records": share, **dict.fromkeys(others, (1 - share) / 5)}
         for start, share in (("0", 0.1), ("80", 0.4))
     }
-    config = nano_config.replace(
-        mixer=Policy("static", stages=stages), reweighter=Policy("linupper", temperature=0.4)
-    )
+    config = nano_config.replace(mixer=Policy("static", stages=stages))
+    return config.change(total_steps=200, keep_checkpoints=30)
+
+
+LINUPPER = {"name": "linupper", "temperature": 0.4}
+
+
+def warned_at(run, domain="clean_records"):
+    said = f"domain '{domain}': the mixer raised its share"
+    return [event["step"] for event in run.events("warning") if said in event["message"]]
+
+
+def test_a_run_warns_once_while_its_weights_undo_its_mixer(moving, cache_dir, tmp_path):
+    from workbench.training import train
+
     with pytest.warns(UserWarning, match="domain 'clean_records': the mixer raised its share"):
-        run = train(config.change(total_steps=200), tmp_path, cache_dir=cache_dir)
-    messages = [event["message"] for event in run.events("warning")]
-    assert sum("'clean_records': the mixer" in message for message in messages) == 1
+        run = train(moving.change(reweighter=LINUPPER), tmp_path, cache_dir=cache_dir)
+    [first] = warned_at(run)
+    assert first < 110
+    # A change of no policy starts nothing again: what held is seen at the next look.
+    other = run.fork(110, background=False, peak_lr=1e-3)
+    assert warned_at(other) == [first, 110 + moving.training.record_every_steps]
+    weaker = run.fork(110, background=False, temperature=0.41)
+    assert min(step for step in warned_at(weaker) if step > first) >= 110 + FEWEST_STEPS
+
+
+def test_a_fork_that_only_weighs_is_warned_of_the_move_its_parent_made(moving, cache_dir, tmp_path):
+    from workbench.training import train
+
+    run = train(moving.change(total_steps=140), tmp_path, cache_dir=cache_dir)
+    assert warned_at(run) == []
+    other = run.fork(100, background=False, reweighter=LINUPPER)
+    assert warned_at(other) and min(warned_at(other)) >= 100 + FEWEST_STEPS
+
+
+def test_a_constant_mixture_that_weights_take_back_is_warned_of(nano_config, cache_dir, tmp_path):
+    from workbench.config import Policy
+    from workbench.training import train
+
+    others = ("clean_prose", "clean_tales", "duplicated", "shuffled", "noise")
+    mixture = {"clean_records": 0.5, **dict.fromkeys(others, 0.1)}
+    config = nano_config.replace(mixer=Policy("static", mixture=mixture)).change(total_steps=120)
+    run = train(config.change(reweighter=LINUPPER), tmp_path, cache_dir=cache_dir)
+    assert warned_at(run)

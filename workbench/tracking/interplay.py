@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+SLOTS = ("selector", "mixer", "reweighter")
 WINDOW_STEPS = 50
 """Steps over which what a policy does is averaged."""
 FEWEST_STEPS = 20
@@ -111,6 +112,7 @@ class Interplay:
         self._domains = tuple(corpus_share)
         self._corpus_K = np.array(list(corpus_share.values()))
         self._first: list[np.ndarray] = []
+        self._steps = dict.fromkeys(SLOTS, 0)
         self._seen: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque(maxlen=WINDOW_STEPS)
 
     def add(self, event: Mapping[str, Any]) -> None:
@@ -122,11 +124,14 @@ class Interplay:
             self._first.append(share_K)
         row = (self._of(event["pool_share"]), share_K, self._of(event["sample_weight"]))
         self._seen.append(row)
+        for slot in SLOTS:
+            self._steps[slot] += 1
 
-    def restart(self) -> None:
-        """A policy was changed: what came before says nothing of what it does."""
-        self._first.clear()
-        self._seen.clear()
+    def restart(self, slots: Collection[str] = SLOTS) -> None:
+        """Policies were changed: what came before says nothing of what they do, only of others."""
+        self._steps |= dict.fromkeys(slots, 0)
+        if "mixer" in slots:
+            self._first.clear()
 
     def conflicts(self, mixer: str) -> list[Conflict]:
         """What is undone at present, the most undone first.
@@ -134,8 +139,6 @@ class Interplay:
         Args:
             mixer: the name of the one in use.
         """
-        if len(self._seen) < FEWEST_STEPS:
-            return []
         with np.errstate(divide="ignore", invalid="ignore"):
             found = [*self._mixer_undoes_selector(mixer), *self._weights_undo(mixer)]
         return sorted(found, key=lambda conflict: -conflict.undone)
@@ -143,32 +146,42 @@ class Interplay:
     def _of(self, by_domain: Mapping[str, float]) -> np.ndarray:
         return np.array([by_domain.get(name, np.nan) for name in self._domains])
 
-    def _means(self) -> tuple[np.ndarray, np.ndarray]:
-        pool_SK, share_SK, _ = (np.stack(part) for part in zip(*self._seen, strict=True))
-        return pool_SK.mean(axis=0), share_SK.mean(axis=0)
+    def _window(self, *slots: str) -> tuple[np.ndarray, ...] | None:
+        """Pool, shares and weights, (S, K) each, of the last steps in which none of `slots` was
+        changed; None while they are too few."""
+        steps = min(len(self._seen), *(self._steps[slot] for slot in slots))
+        if steps < FEWEST_STEPS:
+            return None
+        return tuple(np.stack(part)[-steps:] for part in zip(*self._seen, strict=True))
 
     def _mixer_undoes_selector(self, mixer: str) -> list[Conflict]:
-        pool_K, share_K = self._means()
+        if (window := self._window("selector", "mixer")) is None:
+            return []
+        pool_SK, share_SK, _ = window
+        pool_K, share_K = pool_SK.mean(axis=0), share_SK.mean(axis=0)
         moved = (self._corpus_K, pool_K, share_K / pool_K)
-        return self._conflicts("selector", "mixer", *moved, mixer)
+        return self._conflicts("selector", "mixer", *moved, mixer, len(pool_SK))
 
     def _weights_undo(self, mixer: str) -> list[Conflict]:
-        pool_K, share_K = self._means()
-        # A learner's first mixtures may be drawn at random: no single one is where it started.
-        start_K, weight_K = np.mean(self._first, axis=0), self._certain_weight_K()
-        return [
-            *self._conflicts("mixer", "reweighter", start_K, share_K, weight_K, mixer),
-            *self._conflicts("selector", "reweighter", self._corpus_K, pool_K, weight_K, mixer),
-        ]
+        found = []
+        if (window := self._window("mixer", "reweighter")) is not None:
+            pool_SK, share_SK, weight_SK = window
+            start_K = self._mixer_start_K(pool_SK, share_SK)
+            moved = (start_K, share_SK.mean(axis=0), _certain_weight_K(weight_SK))
+            found += self._conflicts("mixer", "reweighter", *moved, mixer, len(pool_SK))
+        if (window := self._window("selector", "reweighter")) is not None:
+            pool_SK, _, weight_SK = window
+            moved = (self._corpus_K, pool_SK.mean(axis=0), _certain_weight_K(weight_SK))
+            found += self._conflicts("selector", "reweighter", *moved, mixer, len(pool_SK))
+        return found
 
-    def _certain_weight_K(self) -> np.ndarray:
-        """Mean weight of each domain's samples; 1 where that is within its standard errors."""
-        weight_SK = np.stack([weight_K for *_, weight_K in self._seen])
-        count_K = np.isfinite(weight_SK).sum(axis=0)
-        mean_K = np.nansum(weight_SK, axis=0) / count_K
-        spread_K = np.nansum((weight_SK - mean_K) ** 2, axis=0) / np.maximum(count_K - 1, 1)
-        unsure_K = np.abs(mean_K - 1) <= CERTAIN_ERRORS * np.sqrt(spread_K / count_K)
-        return np.where(unsure_K | (count_K < 2), 1.0, mean_K)
+    def _mixer_start_K(self, pool_SK: np.ndarray, share_SK: np.ndarray) -> np.ndarray:
+        """The shares that the mixer moved from: its first ones, or the pool's if it stays there."""
+        first_FK = np.stack(self._first)
+        if np.allclose([*first_FK, *share_SK], first_FK[0], atol=0, equal_nan=True):
+            return pool_SK.mean(axis=0)
+        # A learner's first mixtures may be drawn at random: no single one is where it started.
+        return first_FK.mean(axis=0)
 
     def _conflicts(
         self,
@@ -178,6 +191,7 @@ class Interplay:
         after_K: np.ndarray,
         returned_K: np.ndarray,
         mixer: str,
+        steps: int,
     ) -> list[Conflict]:
         moved_K, back_K = np.log(after_K / before_K), np.log(returned_K)
         clear_K = np.isfinite(moved_K) & np.isfinite(back_K)
@@ -191,8 +205,17 @@ class Interplay:
                 float(before_K[k]),
                 float(after_K[k]),
                 float(returned_K[k]),
-                len(self._seen),
+                steps,
                 mixer,
             )
             for k in np.flatnonzero(clear_K)
         ]
+
+
+def _certain_weight_K(weight_SK: np.ndarray) -> np.ndarray:
+    """Mean weight of each domain's samples; 1 where that is within its standard errors."""
+    count_K = np.isfinite(weight_SK).sum(axis=0)
+    mean_K = np.nansum(weight_SK, axis=0) / count_K
+    spread_K = np.nansum((weight_SK - mean_K) ** 2, axis=0) / np.maximum(count_K - 1, 1)
+    unsure_K = np.abs(mean_K - 1) <= CERTAIN_ERRORS * np.sqrt(spread_K / count_K)
+    return np.where(unsure_K | (count_K < 2), 1.0, mean_K)

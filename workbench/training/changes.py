@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.config import Part, RunConfig
+from workbench.config import POLICY_SLOTS, Part, RunConfig
 from workbench.core import ConfigError
 from workbench.data import PreparedCorpus
 from workbench.training import checkpoint
@@ -31,6 +31,13 @@ def plain_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
         name: value.model_dump(mode="json") if isinstance(value, Part) else value
         for name, value in changes.items()
     }
+
+
+def changed_policies(before: RunConfig, after: RunConfig) -> set[str]:
+    """Slots whose policy is another; the selector's also where it chooses at other times or by
+    another reference."""
+    slots = {slot for slot in POLICY_SLOTS if getattr(before, slot) != getattr(after, slot)}
+    return slots | ({"selector"} if before.selection != after.selection else set())
 
 
 def check_change(config: RunConfig, changes: dict[str, Any], corpus: PreparedCorpus) -> RunConfig:

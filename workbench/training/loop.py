@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
+from workbench.config import RunConfig
 from workbench.core import (
     Batch,
     Mixture,
@@ -28,7 +29,7 @@ from workbench.models.operations import counted
 from workbench.tracking import RunFolder
 from workbench.tracking.interplay import Interplay
 from workbench.training import checkpoint
-from workbench.training.changes import check_change, plain_changes
+from workbench.training.changes import changed_policies, check_change, plain_changes
 from workbench.training.checks import check_fits
 from workbench.training.controls import Asked, Controls
 from workbench.training.cost import StepClock, StepCost
@@ -86,8 +87,11 @@ class Loop:
         shares = zip(state.corpus.domains, (rows_K / rows_K.sum()).tolist(), strict=True)
         self._cost = StepCost(state)
         self._interplay, self._undone = Interplay(dict(shares)), {}
-        for event in folder.events():
-            self._follow_interplay(event)
+        self._followed = RunConfig(**folder.config)
+        # Changes from here on are replayed at their steps, wherever they stand in the folder.
+        for event in sorted(folder.events(), key=lambda event: event["step"]):
+            if event["kind"] != "set" or event["step"] < state.step:
+                self._follow_interplay(event)
 
     def run(self) -> None:
         """Steps until done or stopped; a failure is recorded in the folder and raised again."""
@@ -173,7 +177,8 @@ class Loop:
         if event["kind"] == "step":
             self._interplay.add(event)
         elif event["kind"] == "set":
-            self._interplay.restart()
+            before, self._followed = self._followed, self._followed.change(**event["changes"])
+            self._interplay.restart(changed_policies(before, self._followed))
 
     def _conflicts(self) -> list[str]:
         """Each in the words it was first seen in, while it holds: numbers move at every look."""
@@ -285,9 +290,9 @@ class Loop:
     def _obey(self) -> bool:
         """Apply changes and pauses asked for; True when asked to stop."""
         while self._replay and self._replay[0]["step"] <= self.state.step:
-            changes = self._replay.pop(0)["changes"]
-            self._interplay.restart()
-            self.state.change(check_change(self.state.config, changes, self.state.corpus))
+            change = self._replay.pop(0)
+            self.state.change(check_change(self.state.config, change["changes"], self.state.corpus))
+            self._follow_interplay(change)
         asked = self._asked()
         for changes in asked.changes:
             self._change(changes)
@@ -326,6 +331,8 @@ class Loop:
             self.state.change(config)
         except WorkbenchError as error:
             return self._warn([f"change {changes} refused: {error}"])
+        # What was done before the change is recorded before it.
+        self._flush()
         self._emit("set", changes=plain_changes(changes))
         self._warn(check_fits(config, self.state.corpus))
 
