@@ -1,4 +1,4 @@
-"""`transformers.Trainer` with a mixer and a reweighter, stopped and resumed from its checkpoint.
+"""`transformers.Trainer` with a selector, a mixer and a reweighter, stopped and resumed.
 
 python docs/examples/transformers_trainer.py          # seconds on a laptop, no download
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import tempfile
 
+import numpy as np
 import torch
 from datasets import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 
 import workbench as wb
-from workbench.integration import PolicyTrainer
+from workbench.integration import PolicyTrainer, choose_rows
 
 
 def rows() -> Dataset:
@@ -28,11 +29,22 @@ def rows() -> Dataset:
     return Dataset.from_dict({"input_ids": tokens, "labels": tokens, "domain": domain})
 
 
-def trainer(dataset: Dataset, out_dir: str, steps: int) -> PolicyTrainer:
+def new_model() -> GPT2LMHeadModel:
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=400, n_positions=32, n_embd=32, n_layer=4, n_head=2)
+    shape = {"n_positions": 32, "n_embd": 32, "n_layer": 4, "n_head": 2}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=400, **shape))
+
+
+def chosen(dataset: Dataset) -> Dataset:
+    """Half of the rows, in equal parts from clusters of their text."""
+    selection = choose_rows(
+        "cluster_uniform", dataset, new_model(), share=0.5, domain=dataset["domain"]
     )
+    print(f"chosen {len(selection)} of {len(dataset)} rows")
+    return dataset.select(np.sort(selection.sample_id_N))
+
+
+def trainer(dataset: Dataset, out_dir: str, steps: int) -> PolicyTrainer:
     arguments = TrainingArguments(
         output_dir=out_dir,
         per_device_train_batch_size=4,
@@ -47,7 +59,7 @@ def trainer(dataset: Dataset, out_dir: str, steps: int) -> PolicyTrainer:
         use_cpu=True,
     )
     return PolicyTrainer(
-        model,
+        new_model(),
         arguments,
         train_dataset=dataset,
         reweighter=wb.Policy("linupper", temperature=0.4),
@@ -57,7 +69,8 @@ def trainer(dataset: Dataset, out_dir: str, steps: int) -> PolicyTrainer:
 
 
 def main() -> dict[str, float]:
-    dataset = rows()
+    everything = rows()
+    dataset = chosen(everything)
     with tempfile.TemporaryDirectory() as out_dir:
         trainer(dataset, out_dir, steps=10).train()
         resumed = trainer(dataset, out_dir, steps=20)
@@ -70,7 +83,12 @@ def main() -> dict[str, float]:
             f"step {entry['step']}: loss {entry['loss']:.2f}, weighted {entry['weighted_loss']:.2f}"
             f", ESS {entry['ess_fraction']:.2f}, most of {most} ({shares[most]:.2f})"
         )
-    return {"first": logged[0]["loss"], "last": logged[-1]["loss"], "steps": len(logged)}
+    return {
+        "chosen": len(dataset) / len(everything),
+        "first": logged[0]["loss"],
+        "last": logged[-1]["loss"],
+        "steps": len(logged),
+    }
 
 
 if __name__ == "__main__":
