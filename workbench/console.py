@@ -91,7 +91,7 @@ def follow_run(run: Run, since: float) -> None:
     except KeyboardInterrupt:
         # A rank whose run has failed is told to stop, too.
         if run.live:
-            console.print("stopping after this step …")
+            console.print("stopping with a checkpoint …")
             run.stop()
     run.wait()
     row = run_row(run.folder)
@@ -111,7 +111,7 @@ def follow_launched(running: Launched) -> None:
     try:
         running.wait(say=say)
     except KeyboardInterrupt:
-        say("stopping after this step …")
+        say("stopping with a checkpoint …")
         running.stop()
         running.wait(say=say)
     console.print(running.status(), shown(running.path), soft_wrap=True)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from workbench.batch import attach, launch
-from workbench.batch.launch import _last_words
-from workbench.config import presets
+from workbench.batch.launch import Launched, _last_words
 from workbench.core import ConfigError, RunError
 from workbench.tracking import RunFolder, encoding
 
@@ -61,41 +61,48 @@ def test_a_run_in_another_process_is_the_run_of_this_one(cached, nano_config, tm
     assert (running.path / "events.jsonl").stat().st_mtime_ns == before
 
 
-def test_a_restarted_kernel_finds_the_run_and_a_dead_one_goes_on(cached, long, tmp_path):
-    running = launch(long, tmp_path)
-    again = launch(long, tmp_path)
+def test_ranks_are_found_again_stopped_and_gone_on_with_and_one_that_dies_is_named(
+    cached, long, tmp_path
+):
+    running = launch(long, tmp_path, devices=2)
+    again = launch(long, tmp_path, devices=2)
     assert again._process == running._process and again.status() == "starting"
     with pytest.raises(RunError, match=r"peak_lr: .* → 0.5"):
-        launch(long.change(peak_lr=0.5), tmp_path)
-    until(lambda: steps(running) > 12)
+        launch(long.change(peak_lr=0.5), tmp_path, devices=2)
+    until(lambda: steps(running) > 12 or not running.alive)
     found = attach(running.path)
     assert found.status() == "running" and found._process == running._process
-    os.killpg(running._process, signal.SIGKILL)
-    until(lambda: not found.alive)
-    with pytest.raises(RunError, match="interrupted after") as died:
-        found.wait(say=lambda line: None)
-    assert f"workbench resume {running.path}" in died.value.remedy
-    assert "log.txt" in died.value.remedy
+    found.stop()
+    assert found.wait(say=lambda line: None).status() == "stopped"
     resumed = attach(running.path)
-    until(lambda: resumed.run.events("resumed"))
-    resumed.stop()
-    assert resumed.wait(say=lambda line: None).status() == "stopped"
-    assert resumed.run.events("resumed")[0]["step"] >= 10
+    until(lambda: resumed.run.events("resumed") or not resumed.alive)
+    assert resumed.devices == 2 and resumed.run.events("resumed")[0]["step"] > 10
+    writer = int((running.path / ".lock").read_text())
+    os.kill(next(rank for rank in ranks_of(resumed) if rank != writer), signal.SIGKILL)
+    with pytest.raises(RunError, match="rank 1 died, Signal 9") as died:
+        resumed.wait(say=lambda line: None)
+    assert f"workbench resume {running.path} --devices 2" in died.value.remedy
+    assert running.run.folder.checkpoints()[-1] > 10
+
+
+def test_a_run_whose_process_is_gone_says_where_it_is_and_how_to_go_on(nano_config, tmp_path):
+    folder = RunFolder.create(tmp_path / "own", config=nano_config.to_dict(), environment={})
+    with folder.lock():
+        folder.append("started", 0)
+        folder.append("paused", 11)
+    gone = Launched(folder.path, None, "", 1)
+    with pytest.raises(RunError, match="interrupted after 0 steps") as died:
+        gone.wait(say=lambda line: None)
+    assert f"workbench resume {folder.path}" in died.value.remedy
+    assert "log.txt" in died.value.remedy
 
 
 def test_what_a_process_says_before_it_dies_is_the_error(cached, nano_config, tmp_path):
     config = nano_config.change(mixer="static", **{"mixer.mixture": "natural"})
     config = config.change(domains=["no_such_domain"])
-    with pytest.raises(RunError, match=r"failed before its first step: .*no_such_domain"):
+    with pytest.raises(RunError, match=r"failed before its first step: .*no_such_domain") as died:
         launch(config, tmp_path).wait(say=lambda line: None)
-
-
-def test_no_network_is_said_with_what_works_without(tmp_path):
-    config = presets.pretraining("ci", corpus="slimpajama-6b")
-    with pytest.raises(RunError, match=r"slimpajama|SlimPajama") as offline:
-        launch(config, tmp_path).wait(say=lambda line: None)
-    assert "the hub does not answer" in offline.value.problem
-    assert "`planted`" in offline.value.remedy
+    assert "log.txt" in died.value.remedy and "correct that" not in died.value.remedy
 
 
 def test_a_run_that_another_process_trains_is_followed_without_a_record(nano_config, tmp_path):
@@ -126,6 +133,7 @@ def test_what_cannot_work_is_refused_before_a_process_starts(nano_config, tmp_pa
         "devices = 0": (nano_config, 0),
         "needs .* MiB on each of 1": (nano_config.change(model="llama-7b", vocab_size=400), 1),
         "not a multiple of 3 ranks": (nano_config.change(parallel="fsdp"), 3),
+        "'cuda:0' is one device, for 2 ranks": (nano_config.change(device="cuda:0"), 2),
     }
     for message, (config, devices) in refused.items():
         with pytest.raises(ConfigError, match=message):
@@ -133,15 +141,30 @@ def test_what_cannot_work_is_refused_before_a_process_starts(nano_config, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_rank_that_dies_ends_the_run_with_its_name_and_leaves_it_to_go_on(cached, long, tmp_path):
-    running = launch(long, tmp_path, devices=2)
-    until(lambda: steps(running) > 12 or not running.alive)
-    writer = int((running.path / ".lock").read_text())
-    os.kill(next(rank for rank in ranks_of(running) if rank != writer), signal.SIGKILL)
-    with pytest.raises(RunError, match="rank 1 died, Signal 9") as died:
-        running.wait(say=lambda line: None)
-    assert f"workbench resume {running.path} --devices 2" in died.value.remedy
-    assert running.run.folder.checkpoints()[-1] >= 10
+@pytest.fixture
+def started(monkeypatch):
+    """Configs that processes would be started with."""
+    configs = []
+    module = sys.modules["workbench.batch.launch"]
+    monkeypatch.setattr(
+        module, "_start", lambda path, command, devices, config: configs.append(config)
+    )
+    return configs
+
+
+def test_ranks_on_a_cpu_share_the_threads_of_who_launches_them(
+    nano_config, tmp_path, started, monkeypatch
+):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 6)
+    for devices, asked in ((1, None), (2, None), (8, None), (2, 5)):
+        launch(nano_config.change(threads=asked, batch_rows=8), tmp_path, devices=devices)
+    assert [config.training.threads for config in started] == [6, 3, 1, 5]
+
+
+def test_what_the_plan_could_not_count_is_a_warning(nano_config, tmp_path, started):
+    config = nano_config.change(mixer="acodm", micro_batch_rows=2, corpus="installed")
+    with pytest.warns(UserWarning, match="MiB for each domain, counted for one"):
+        launch(config.change(domains=None), tmp_path)
 
 
 def ranks_of(running):

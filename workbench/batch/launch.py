@@ -2,7 +2,7 @@
 
     running = launch(config, "runs", devices=2)      # returns at once
     running.wait()                                   # says how far it is; raises what ended it
-    running.stop()                                   # after this step, with a checkpoint
+    running.stop()                                   # soon, with a checkpoint
     running = attach("runs/run")                     # after the kernel was restarted
 
 Beside the run's folder, `<name>.launch/` holds its settings, log and process.
@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -87,7 +88,8 @@ class Launched:
         return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
     def stop(self) -> None:
-        """End it before its next step with a checkpoint; while it starts, at once."""
+        """End it with a checkpoint: before its next step, several ranks before the next multiple of
+        `record_every_steps`, at which they ask each other; while it starts, at once."""
         self._asked_to_stop = True
         writer = _writer(self.path)
         with suppress(ProcessLookupError):
@@ -154,7 +156,8 @@ def launch(config: RunConfig, out_dir: str | Path, *, devices: int = 1) -> Launc
     """Train `out_dir`/`config.name` in other processes, one for each device.
 
     Where the folder holds a run of this config: one that is at work is attached to, one that was
-    cut short goes on, a finished one is returned.
+    cut short goes on, a finished one is returned.  Ranks on a CPU share the threads of this
+    process, unless `threads` says how many each has.
 
     Raises:
         ConfigError: a policy, world size or model that does not fit, before anything starts.
@@ -164,8 +167,9 @@ def launch(config: RunConfig, out_dir: str | Path, *, devices: int = 1) -> Launc
     from workbench.training.device import resolve
 
     check_policies(config)
-    config = resolve(config)
-    check_devices(config, devices)
+    for message in check_devices(config, devices):
+        warnings.warn(message, stacklevel=2)
+    config = _with_threads(resolve(config), config.training.threads, devices)
     path = (Path(out_dir) / config.name).absolute()
     if RunFolder.holds_run(path) or _recorded(path) is not None:
         return _again(path, config, devices)
@@ -197,14 +201,22 @@ def attach(
     return _start(path, ["resume", str(path), *arguments], known)
 
 
-def check_devices(config: RunConfig, devices: int) -> None:
-    """Raise ConfigError unless so many devices are there, and batch and model fit them."""
+def check_devices(config: RunConfig, devices: int) -> list[str]:
+    """What may go wrong on so many devices, which are there and which batch and model fit.
+
+    Raises:
+        ConfigError: they are not, or do not fit.
+    """
     import torch
 
+    from workbench.training.device import resolve
     from workbench.training.planner import check_fits_device, plan
+    from workbench.training.spread import check_world
 
     if devices < 1:
         raise ConfigError(f"devices = {devices}", remedy="give 1 or more")
+    check_world(config.training, devices)
+    config = resolve(config)
     on_cuda = torch.device(config.training.device).type == "cuda"
     if on_cuda and devices > torch.cuda.device_count():
         raise ConfigError(
@@ -212,7 +224,14 @@ def check_devices(config: RunConfig, devices: int) -> None:
             remedy="ask for fewer, or use device=cpu",
         )
     # Any rate will do: only the memory is looked at.
-    check_fits_device(config, plan(config, devices=devices, flops_per_second=1.0))
+    return check_fits_device(config, plan(config, devices=devices, flops_per_second=1.0))
+
+
+def _with_threads(config: RunConfig, asked: int | None, devices: int) -> RunConfig:
+    """A resolved config with a rank's part of the threads that a CPU has, where none were asked."""
+    if asked is not None or config.training.device != "cpu" or config.training.threads is None:
+        return config
+    return config.change(threads=max(1, config.training.threads // devices))
 
 
 def _again(path: Path, config: RunConfig, devices: int) -> Launched:
