@@ -57,6 +57,15 @@ def test_conda_and_pip_ask_for_the_same_versions():
     assert by_pip == ["-e .[dev]"]
 
 
+def test_what_is_developed_with_has_the_versions_of_the_extras():
+    extras = project()["optional-dependencies"]
+    dev = {r.name: r for r in map(Requirement, extras.pop("dev"))}
+    tested = ("trainer", "tensorboard", "wandb", "mlflow", "surrogate", "liger")
+    for line in (line for extra in tested for line in extras[extra]):
+        requirement = Requirement(line)
+        assert dev[requirement.name].specifier == requirement.specifier, requirement.name
+
+
 def test_every_dependency_says_which_versions():
     unpinned = [name for name, specifier in pip_specifiers().items() if not specifier]
     assert not unpinned
