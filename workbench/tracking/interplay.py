@@ -112,7 +112,7 @@ class Interplay:
         self._domains = tuple(corpus_share)
         self._corpus_K = np.array(list(corpus_share.values()))
         self._first: list[np.ndarray] = []
-        self._steps = dict.fromkeys(SLOTS, 0)
+        self._steps: dict[str, int] = dict.fromkeys(SLOTS, 0)
         self._seen: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque(maxlen=WINDOW_STEPS)
 
     def add(self, event: Mapping[str, Any]) -> None:
