@@ -9,10 +9,17 @@ import nbformat
 import papermill
 import pytest
 
-from workbench.batch import execute
+from workbench.batch import attach, execute, read_parameters
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
-notebooks = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
+TEMPLATE = FOLDER / "80_pretrain.ipynb"
+OTHERS = [path for path in NOTEBOOKS if path != TEMPLATE]
+"""The template is executed with parameters that need two ranks, once."""
+
+
+def each_of(notebooks):
+    return pytest.mark.parametrize("notebook", notebooks, ids=lambda path: path.stem)
 
 
 def test_there_are_notebooks_to_run():
@@ -24,10 +31,27 @@ def cache(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "notebook-cache"))
 
 
-@notebooks
+@each_of(OTHERS)
 def test_notebook_runs_through_papermill_and_keeps_its_figures(notebook, tmp_path, cache):
     out_dir = tmp_path / "out"
     executed = execute(notebook, out_dir / notebook.name, {"profile": "ci", "out_dir": out_dir})
+    require_figures(executed)
+
+
+def test_two_ranks_train_all_three_policies_from_a_parameter_file(tmp_path, cache):
+    values = read_parameters(FOLDER / "params" / "ci.yaml", TEMPLATE)
+    values.update(out_dir=str(tmp_path), devices=2)
+    executed = execute(TEMPLATE, tmp_path / "out.ipynb", values)
+    require_figures(executed)
+    shown = executed.read_text()
+    assert "M parameters on 2 × " in shown and "together: finished, held-out loss" in shown
+    run = attach(tmp_path / "together").run
+    assert run.status() == "finished" and len(run.events("step")) == 30
+    assert run.folder.selections() and (tmp_path / "report.html").exists()
+
+
+def require_figures(executed):
+    """Figures as pictures too, no live widgets, and a file of moderate size."""
     cells = nbformat.read(executed, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     figures = [o for o in outputs if "application/vnd.plotly.v1+json" in o.get("data", {})]
@@ -37,7 +61,7 @@ def test_notebook_runs_through_papermill_and_keeps_its_figures(notebook, tmp_pat
     assert executed.stat().st_size < 10_000_000
 
 
-@notebooks
+@each_of(OTHERS)
 def test_notebook_passes_nbval(notebook, tmp_path, cache):
     copy = tmp_path / notebook.name
     parameters = {"profile": "ci", "out_dir": str(tmp_path / "out")}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.batch import attach, execute, read_parameters
+from workbench.batch import read_parameters
 from workbench.config import RunConfig, papers, presets
 from workbench.core import ConfigError
 from workbench.kernels.domain_gradients import projection_error
@@ -65,17 +65,6 @@ def test_every_file_can_be_rehearsed_at_the_size_of_a_test(name):
     values = {**read_parameters(FILES[name], TEMPLATE), "profile": "ci", "settings": {}}
     config = config_of(values)
     assert config.corpus.name == "planted" and config.training.total_steps <= 30
-
-
-def test_two_ranks_train_all_three_policies_from_a_parameter_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
-    values = read_parameters(FILES["ci"], TEMPLATE)
-    values.update(out_dir=str(tmp_path), devices=2)
-    shown = execute(TEMPLATE, tmp_path / "out.ipynb", values).read_text()
-    assert "M parameters on 2 × " in shown and "together: finished, held-out loss" in shown
-    run = attach(tmp_path / "together").run
-    assert run.status() == "finished" and len(run.events("step")) == 30
-    assert run.folder.selections() and (tmp_path / "report.html").exists()
 
 
 def test_a_parameter_that_the_notebook_does_not_have_is_refused(tmp_path):

@@ -23,6 +23,22 @@ TOLERANCE = 0.15
 """Of the measured peak; the planner leaves out what lives for an instant in the backward pass."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def measured_once():
+    """Tracing a model of billions takes seconds, and many tests plan the same."""
+    known, measure = {}, planner.footprint
+
+    def footprint(*args, **options):
+        key = repr((args, options))
+        if key not in known:
+            known[key] = measure(*args, **options)
+        return known[key]
+
+    planner.footprint = footprint
+    yield
+    planner.footprint = measure
+
+
 def step_of(config, corpus):
     """Two steps: the optimiser's states come into being at the end of the first."""
     state = build_state(config, corpus)
