@@ -215,9 +215,17 @@ def test_the_variable_sends_every_caller_to_triton(monkeypatch):
             return kernel(*args)
 
         monkeypatch.setattr(f"workbench.kernels.triton_products.{name}", watched)
+    loss = sys.modules["workbench.kernels.triton_loss"]
+
+    def watched_loss(*args, kernel=loss.triton_token_loss):
+        launched.append("triton_token_loss")
+        return kernel(*args)
+
+    monkeypatch.setattr(loss, "triton_token_loss", watched_loss)
     for actual, truth in zip(everything(), expected, strict=True):
         assert relative_error(actual, truth.double()) < EXACT
-    assert launched == ["domain_products", "contraction", "symmetric_product"]
+    order = ["domain_products", "contraction", "triton_token_loss", "symmetric_product"]
+    assert launched == order
 
 
 @pytest.mark.parametrize("version", ["0.8.1", "0.5.10", None])
