@@ -31,8 +31,9 @@ def rows() -> Dataset:
 
 def new_model() -> GPT2LMHeadModel:
     torch.manual_seed(0)
-    shape = {"n_positions": 32, "n_embd": 32, "n_layer": 4, "n_head": 2}
-    return GPT2LMHeadModel(GPT2Config(vocab_size=400, **shape))
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=400, n_positions=32, n_embd=32, n_layer=4, n_head=2)
+    )
 
 
 def chosen(dataset: Dataset) -> Dataset:
