@@ -212,7 +212,11 @@ class Loop:
         told: dict[str, float] = {}
         selecting.relay.to = lambda event: self._watch(event, told)
         with counted() as operations:
-            model = state.model if selecting.judge is not None else state.spread.whole()
+            # A copy of what lies in shards is for a selector that runs this model.
+            runs_own = (
+                getattr(selecting.selector, "judges_with_model", True) and not selecting.judge
+            )
+            model = state.spread.whole() if runs_own else state.model
             choice = selecting.choose(state.step, model)
         self._warn([selecting.shortfall] if selecting.shortfall else [])
         if choice is None:
