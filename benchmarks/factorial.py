@@ -2,10 +2,11 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.factorial --seeds 3 --steps 150
 
-{whole pool, quad} × {uniform, acodm} × {uniform, linupper} on generated and on installed text.
-Equal tokens: all runs take the same steps.  Equal compute: every run without quad takes as many as
-the operations of its twin with quad allow, those of choosing included.  Held-out loss is the mean
-over domains but the noise.  An effect is the mean over all settings of the others.
+{random, quad} × {uniform, acodm} × {uniform, linupper} on generated and on installed text; `random`
+chooses as many rows as quad does, at the same step.  Beside it, the same without any choice: the
+whole pool.  Equal tokens: all runs take the same steps.  Equal compute: every run without quad
+takes as many as the operations of its twin with quad allow, those of choosing included.  Held-out
+loss is the mean over domains but the noise.  An effect is the mean over all settings of the others.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ CORPORA: dict[str, dict[str, Any]] = {
 Runs = dict[str, list[Run]]
 
 
-def study_of(corpus: str, *, seeds: int, steps: int) -> Study:
+def study_of(corpus: str, *, seeds: int, steps: int) -> tuple[Study, Study]:
+    """All settings with a choice of rows, and those without quad over the whole pool."""
     made = together(
         "demo",
         corpus=CORPORA[corpus] | {"held_out_fraction": 0.2},
@@ -44,14 +46,24 @@ def study_of(corpus: str, *, seeds: int, steps: int) -> Study:
         held_out_rows=24,
         device="cpu",
     )
-    return {
+    made = {
         label: [config.replace(name=f"{corpus}_{config.name}") for config in own[:seeds]]
         for label, own in made.items()
     }
+    whole = {label: own for label, own in made.items() if "quad" not in label}
+    selection = made["quad"][0].selection
+    random = {
+        label: [
+            config.replace(name=f"{config.name}_random", selector="random", selection=selection)
+            for config in own
+        ]
+        for label, own in whole.items()
+    }
+    return made | random, whole
 
 
 def what_happened(runs: Runs) -> dict[str, Any]:
-    """Per label: losses by seed, steps, seconds and operations of a run, noise read, warnings."""
+    """Per label: losses by seed, steps, seconds, operations, rows chosen, warnings of a run."""
     return {
         label: {
             "held_out_nats": [
@@ -61,6 +73,8 @@ def what_happened(runs: Runs) -> dict[str, Any]:
             "flops": [charged_flops(run.folder) for run in own],
             "train_seconds": [(run.summary() or {})["train_seconds"] for run in own],
             "select_seconds": [(run.summary() or {})["select_seconds"] for run in own],
+            "rows_chosen": [chosen_rows(run) for run in own],
+            "noise_chosen": [chosen_rows(run, "noise") for run in own],
             "undone": [
                 sum(" of the change undone" in e["message"] for e in run.events("warning"))
                 for run in own
@@ -68,6 +82,12 @@ def what_happened(runs: Runs) -> dict[str, Any]:
         }
         for label, own in runs.items()
     }
+
+
+def chosen_rows(run: Run, domain: str | None = None) -> int:
+    """Rows of all choices of a run, or those of one domain."""
+    by_domain = [event["domains"] for event in run.events("selected")]
+    return sum(sum(own.values()) if domain is None else own.get(domain, 0) for own in by_domain)
 
 
 def carried(runs: Runs) -> dict[str, float]:
@@ -106,26 +126,31 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, Any] = {}
     for corpus in options.corpora.split(","):
-        study = study_of(corpus, seeds=options.seeds, steps=options.steps)
+        study, whole = study_of(corpus, seeds=options.seeds, steps=options.steps)
         runs = train_study(study, options.out, every_seconds=120)
         longer = runs | train_study(
             at_equal_compute(study, runs, "quad"), options.out, every_seconds=120
         )
+        over_all = {label: own for label, own in runs.items() if "quad" in label} | train_study(
+            whole, options.out, every_seconds=120
+        )
         by_budget = {
             "equal tokens": factorial(runs, without=["noise"]),
             "equal compute": factorial(longer, without=["noise"]),
+            "equal tokens, whole pool": factorial(over_all, without=["noise"]),
         }
         for budget, verdicts in by_budget.items():
             print(f"{corpus}, {budget}:", *verdicts, sep="\n  ", flush=True)
         results[corpus] = {
             "equal tokens": what_happened(runs),
             "equal compute": what_happened(longer),
+            "whole pool": what_happened({label: over_all[label] for label in whole}),
             "effects": {
                 budget: [asdict(each) for each in verdicts]
                 for budget, verdicts in by_budget.items()
             },
             "operations over none": carried(runs),
-            "step over none": step_times(study, options.rounds),
+            "step over none": step_times(whole, options.rounds),
         }
     command = "python -m benchmarks.factorial " + " ".join(
         f"--{name} {value}" for name, value in vars(options).items() if name != "out"

@@ -146,14 +146,12 @@ def plan(
         notes.append("evaluations are counted for one domain")
     memory = _memory(config, shape, devices, domains, notes)
     tokens, flops = _work(config, shape, domains)
-    found = gauge(
-        config.training.device, config.training.precision if flops_per_second is None else None
-    )
+    precision = config.training.precision if flops_per_second is None else None
+    found = gauge(config.training.device, precision)
     if flops_per_second is None:
         assert found.product_rate is not None
-        rate = found.product_rate
-        flops_per_second = REACHED_SHARE * rate
-        notes.append(f"time: {REACHED_SHARE:.0%} of the measured {rate:.2g} operations a second")
+        flops_per_second = REACHED_SHARE * found.product_rate
+        notes.append(f"time: {REACHED_SHARE:.0%} of the measured {found.product_rate:.2g} FLOP/s")
     whole = shape.parameters * FLOAT_BYTES / MIB
     sharing = _sharing(config, devices)
     return RunPlan(
