@@ -274,7 +274,7 @@ def test_an_absent_optional_package_is_advice_that_names_its_extras(call, monkey
     assert sorted(c["name"] for c in checks) == sorted(optional)  # each once
     assert {c["state"] for c in checks} == {"advice"}
     [accelerate] = [c for c in checks if c["name"] == "accelerate"]
-    assert accelerate["wanted"].endswith("(bench, trainer)")
+    assert accelerate["wanted"].endswith("(bench, trainer)")  # what it is for; all are in dev
 
 
 def test_a_sweep_with_a_failed_cell_names_its_notebook_and_ends_with_1(call, tmp_path):

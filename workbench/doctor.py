@@ -83,7 +83,9 @@ def _packages() -> Iterator[Check]:
         requirement.marker = None
         extras_of.setdefault(str(requirement), []).extend(extras)
     for line, extras in extras_of.items():
-        yield _package(Requirement(line), ", ".join(extras))
+        # Developers have what every test needs; others want to know what a package is for.
+        named = [extra for extra in extras if extra != "dev"] or extras
+        yield _package(Requirement(line), ", ".join(named))
 
 
 def _belongs_to(requirement: Requirement, extra: str) -> bool:

@@ -59,7 +59,10 @@ class Lab:
 
     @staticmethod
     def execute(page, code: str) -> tuple[str, float]:
-        """What code sent to the kernel like a cell printed, and its round trip in milliseconds."""
+        """What code sent to the kernel like a cell printed, and its round trip in milliseconds.
+
+        A run in the background warns on the standard error of whichever cell is at work.
+        """
         return page.evaluate(
             """async code => {
               const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
@@ -68,6 +71,7 @@ class Lab:
               let text = '';
               future.onIOPub = message => {
                 const content = message.content;
+                if (content.name === 'stderr') return;
                 text += content.text ?? (content.traceback ?? []).join('\\n');
               };
               await future.done;
