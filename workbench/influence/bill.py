@@ -43,16 +43,24 @@ class Spent:
 
 @contextmanager
 def measured() -> Iterator[Spent]:
-    """What the block takes; filled when it ends.
+    """What the block takes; filled when it ends, which on a GPU is when its queue is empty.
 
     Operations are those of a `models.operations.counted` block around it, such as a run's choice;
     0 where there is none, since counting is neither free nor exact to the last bit.
     """
+    _finish()
     spent, began, before = Spent(), time.perf_counter(), counted_so_far()
     yield spent
+    _finish()
     world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     spent.seconds = time.perf_counter() - began
     spent.flops = (counted_so_far() - before) * world
+
+
+def _finish() -> None:
+    """The host's time is that of putting work into a GPU's queue until that is empty."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 class Bill:

@@ -1,4 +1,4 @@
-"""What a run computes, by phase: floating-point operations, beside the seconds it measures.
+"""What a run computes, by phase: floating-point operations; its seconds are in `training.clock`.
 
     cost = StepCost(state)
     cost.step(needs)                 # of one step, from shapes: the loop is not slowed
@@ -12,10 +12,6 @@ One multiplication and one addition count two.  Shapes: K domains, O/I layer out
 """
 
 from __future__ import annotations
-
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from workbench.core import CountedMixer, Signal
 from workbench.training.state import TrainState
@@ -82,20 +78,3 @@ class StepCost:
         if Signal.ROW_GRADIENTS in needs:
             found += 2 * rows * tokens**2 * (outputs + inputs)
         return found
-
-
-class StepClock:
-    """Seconds of one step, and those of them that a policy takes."""
-
-    def __init__(self):
-        self._began, self._policy_seconds = time.perf_counter(), 0.0
-
-    @contextmanager
-    def policy(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self._policy_seconds += time.perf_counter() - began
-
-    def read(self) -> dict[str, float]:
-        seconds = time.perf_counter() - self._began
-        return {"seconds": seconds, "policy_seconds": self._policy_seconds}

@@ -31,8 +31,9 @@ from workbench.tracking.interplay import Interplay
 from workbench.training import checkpoint
 from workbench.training.changes import changed_policies, check_change, plain_changes
 from workbench.training.checks import check_fits
+from workbench.training.clock import Lap, StepClock, moments
 from workbench.training.controls import Asked, Controls
-from workbench.training.cost import StepClock, StepCost
+from workbench.training.cost import StepCost
 from workbench.training.messages import POOL_USED_UP, exhausted, reason_of
 from workbench.training.ranks import Ranks
 from workbench.training.record import REMEDY, Recorder, plain
@@ -86,6 +87,7 @@ class Loop:
         rows_K = state.corpus.rows_K
         shares = zip(state.corpus.domains, (rows_K / rows_K.sum()).tolist(), strict=True)
         self._cost = StepCost(state)
+        self._now = moments(state.config.training.device)
         self._interplay, self._undone = Interplay(dict(shares)), {}
         self._followed = RunConfig(**folder.config)
         # Changes from here on are replayed at their steps, wherever they stand in the folder.
@@ -115,7 +117,7 @@ class Loop:
 
     def _step(self) -> None:
         state, training = self.state, self.state.config.training
-        clock = StepClock()
+        clock = StepClock(self._now)
         with clock.policy():
             mixture, needs = state.mixer.propose(state.step), state.mixer.needs
         flops = self._cost.step(needs)
@@ -124,7 +126,7 @@ class Loop:
         try:
             stepped = train_step(state, batch)
         except NonFiniteStep as error:
-            self._record(error.stepped, batch, mixture, {**clock.read(), **flops}, {})
+            self._record(error.stepped, batch, mixture, clock.stop(flops), {})
             self._flush()
             raise
         with clock.policy():
@@ -134,7 +136,7 @@ class Loop:
         for callback in self.callbacks:
             callback.on_step(stepped.outcome)
         state.step += 1
-        self._record(stepped, batch, mixture, {**clock.read(), **flops}, diagnostics)
+        self._record(stepped, batch, mixture, clock.stop(flops), diagnostics)
         if state.step % training.record_every_steps == 0:
             self._flush()
             self._ranks.require_same("the next batch", self._next_batch())
@@ -151,13 +153,13 @@ class Loop:
         stepped: Stepped,
         batch: Batch,
         mixture: Mixture,
-        cost: Mapping[str, float],
+        lap: Lap,
         diagnostics: Mapping[str, Any],
     ) -> None:
         state, supply = self.state, self.state.sampler.supply
         steps_left = state.config.training.total_steps - stepped.outcome.step - 1
         choice = state.selecting.choice if state.selecting else None
-        self.recorder.add(stepped, batch, mixture, supply, cost, diagnostics, steps_left, choice)
+        self.recorder.add(stepped, batch, mixture, supply, lap, diagnostics, steps_left, choice)
 
     def _worries(self) -> list[str]:
         """What holds now and a user should know: of the mixer, and of text that is used up."""

@@ -1,6 +1,6 @@
 """What each step showed, collected on the device and read back a few steps at a time.
 
-    recorder.add(stepped, batch, mixture, supply, seconds, …)     # hot loop: keeps references only
+    recorder.add(stepped, batch, mixture, supply, lap, …)         # hot loop: keeps references only
     events = recorder.flush()                                    # one transfer for all of them
 
 Shapes: S steps waiting, B rows of a step, K domains.
@@ -20,6 +20,7 @@ from workbench.data import PreparedCorpus
 from workbench.data.sampler import Supply
 from workbench.mixing.signals import domain_means
 from workbench.tracking import RunFolder
+from workbench.training.clock import Lap
 from workbench.training.selecting import Choice
 from workbench.training.step import Stepped
 
@@ -32,7 +33,7 @@ class _Waiting:
     batch: Batch
     mixture: Mixture
     supply: Supply
-    cost: Mapping[str, float]
+    lap: Lap
     diagnostics: Mapping[str, Any]
     steps_left: int
     choice: Choice | None
@@ -53,13 +54,13 @@ class Recorder:
         batch: Batch,
         mixture: Mixture,
         supply: Supply,
-        cost: Mapping[str, float],
+        lap: Lap,
         diagnostics: Mapping[str, Any],
         steps_left: int,
         choice: Choice | None = None,
     ) -> None:
-        """Keep a finished step, its cost, and the mixer's own diagnostics of it, until `flush`."""
-        entry = _Waiting(stepped, batch, mixture, supply, cost, diagnostics, steps_left, choice)
+        """Keep a step, what it took, and the mixer's own diagnostics of it, until `flush`."""
+        entry = _Waiting(stepped, batch, mixture, supply, lap, diagnostics, steps_left, choice)
         self._waiting.append(entry)
 
     @property
@@ -182,7 +183,7 @@ def _step_event(
         "lr": entry.stepped.learning_rate,
         "grad_norm": float(grad_norm),
         "tokens": int((entry.batch.labels_BT != IGNORE_INDEX).sum()),
-        **entry.cost,
+        **entry.lap.read(),
         "ess_fraction": float(weight.sum() ** 2 / squares / rows) if squares > 0 else 0.0,
         "max_weight": float(weight.max(initial=0.0)),
         "weight_loss_correlation": _correlation(weight, loss),
