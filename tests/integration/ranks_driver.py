@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,9 @@ import transformers.models.llama.modeling_llama  # noqa: F401  (once here, not i
 from workbench.config import Policy, RunConfig, SelectionConfig
 from workbench.core import IGNORE_INDEX, SELECTORS, Signal
 from workbench.data import prepare
+from workbench.models import build_model
 from workbench.reweighting import sample_weights
+from workbench.training import state as state_module
 from workbench.training.accumulate import accumulate
 from workbench.training.ranks import Ranks
 from workbench.training.state import build_state
@@ -94,6 +97,37 @@ def choice(config, corpus, out_dir):
     }
 
 
+STARTS = {
+    "untied": ("tiny", {"tie_word_embeddings": False}),
+    "tied": ("tiny", {"tie_word_embeddings": True}),
+    "positions learned, an odd width": (
+        "gpt2",
+        {"n_layer": 2, "n_head": 3, "n_embd": 33, "n_positions": 32},
+    ),
+}
+
+
+def start(config, corpus, name, overrides):
+    """Tensors of a model at step 0, and which of its parameters are one."""
+    kept = config.model.overrides if name == config.model.name else {}
+    model = {"name": name, "overrides": {**kept, **overrides}}
+    state = build_state(config.replace(model=model).change(parallel="fsdp"), corpus)
+    whole, inner = state.spread.whole(), state.model.model
+    return {
+        "tensors": {**whole.state_dict(), **dict(whole.named_buffers())},
+        "parameters": [name for name, _ in state.model.named_parameters()],
+        "optimised": len(state.optimizer.param_groups[0]["params"]),
+        "tied": inner.get_output_embeddings().weight is inner.get_input_embeddings().weight,
+    }
+
+
+def starts(config, corpus):
+    """Models that are built in shards, and how many of them this rank built whole."""
+    with mock.patch.object(state_module, "build_model", wraps=build_model) as built:
+        found = {name: start(config, corpus, *case) for name, case in STARTS.items()}
+    return {"models": found, "built_whole": built.call_count}
+
+
 def vector(ranks):
     """Softmax weights of this rank for the specification's losses."""
     losses = torch.tensor(VECTORS[ranks.world])
@@ -114,6 +148,7 @@ def work(rank, world, config, cache_dir, out_dir):
     found = {name: gradient(config, corpus, ranks, *case) for name, case in CASES.items()}
     seen = {name: signals(config, corpus, *case) for name, case in SIGNALS.items()}
     stored = {"cases": found, "vector": vector(ranks), "signals": seen}
+    stored["starts"] = starts(config, corpus)
     stored["choice"] = choice(config, corpus, out_dir)
     torch.save(stored, out_dir / f"rank{rank}.pt")
     dist.barrier()

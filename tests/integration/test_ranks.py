@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.ranks_driver import CASES, SIGNALS, choice, gradient, signals
+from tests.integration.ranks_driver import CASES, SIGNALS, STARTS, choice, gradient, signals, start
 from workbench.training.ranks import Ranks
 
 
@@ -67,6 +67,25 @@ def test_ranks_choose_the_rows_of_one_process(ranks, nano_config, nano_corpus, t
             rtol=1e-3,
             equal_nan=True,
         )
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_shards_start_with_the_bits_of_one_process(ranks, nano_config, nano_corpus, name):
+    single = start(nano_config, nano_corpus, *STARTS[name])
+    assert single["tied"] == (name != "untied")
+    for stored in ranks:
+        ours = stored["starts"]["models"][name]
+        assert ours["tensors"].keys() == single["tensors"].keys()
+        for key, value in single["tensors"].items():
+            assert ours["tensors"][key].dtype == value.dtype
+            assert torch.equal(ours["tensors"][key], value), key
+        assert {k: v for k, v in ours.items() if k != "tensors"} == {
+            k: v for k, v in single.items() if k != "tensors"
+        }
+
+
+def test_one_rank_alone_builds_the_whole_of_what_lies_in_shards(ranks):
+    assert [r["starts"]["built_whole"] for r in ranks] == [len(STARTS)] + [0] * (len(ranks) - 1)
 
 
 def test_weights_follow_global_rank(ranks):

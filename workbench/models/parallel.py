@@ -2,8 +2,9 @@
 
     recompute_activations(model, again)       # each block again in the backward pass
     shard(model, device="cuda", dtype=None)   # FSDP2: every rank keeps a part of each tensor
+    fill(model, whole, device="cuda")         # shards of a model without weights get rank 0's
 
-Both work in place and leave the names of parameters as they were.
+All work in place and leave the names of parameters as they were.
 """
 
 from __future__ import annotations
@@ -77,3 +78,24 @@ def shard(model: Decoder, *, device: str, dtype: torch.dtype | None) -> list[FSD
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
     return sharded
+
+
+def fill(model: Decoder, whole: Decoder | None, *, device: str) -> None:
+    """Give a model that was sharded on the meta device its weights and buffers, to the bit.
+
+    One tensor at a time travels from rank 0 to all, each of which keeps its own part.
+
+    Args:
+        whole: the same model with its weights, on rank 0; None on the others.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+    model.to_empty(device=torch.device(device))
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(model, dict(whole.state_dict()) if whole else {}, options=options)
+    # Not all buffers are part of a state: those of rotary positions follow from the config.
+    given = dict(whole.named_buffers()) if whole else {}
+    for name, buffer in model.named_buffers():
+        if whole:
+            buffer.copy_(given[name])
+        torch.distributed.broadcast(buffer, src=0)

@@ -1,6 +1,6 @@
 """How a run's model lies over its ranks: whole on one, whole on each (DDP), or in shards (FSDP2).
 
-    spread = spread_out(model, config.training)
+    spread = spread_out(model, config.training, shape, whole)
     spread.expect(last=True)                       # before a forward pass that is differentiated
     spread.losses(tokens_bT, labels_bT).sum().backward()
     spread.clip(1.0); spread.whole()
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from workbench.config import TrainingConfig
 from workbench.core import ConfigError
 from workbench.models import Decoder
-from workbench.models.parallel import shard
+from workbench.models.parallel import fill, shard
 from workbench.training.ranks import Ranks
 
 
@@ -88,12 +88,16 @@ class Replicated(Spread):
 
 
 class Sharded(Spread):
-    """A part of every parameter, gradient and optimiser state on each rank."""
+    """A part of every parameter, gradient and optimiser state on each rank.
+
+    The model comes without its weights, which rank 0 alone has in one piece, on its host.
+    """
 
     def __init__(
         self,
         model: Decoder,
         shape: Callable[[], Decoder],
+        whole: Callable[[], Decoder],
         *,
         device: str,
         dtype: torch.dtype | None,
@@ -101,6 +105,7 @@ class Sharded(Spread):
         super().__init__(model)
         self._shape = shape
         self._units = shard(model, device=device, dtype=dtype)
+        fill(model, whole() if Ranks.here().leads else None, device=device)
         group = dist.new_group(backend="gloo")
         assert isinstance(group, dist.ProcessGroup)
         self.group = group
@@ -126,20 +131,31 @@ class Sharded(Spread):
         return copied.train(self.model.training)
 
 
-def spread_out(model: Decoder, training: TrainingConfig, shape: Callable[[], Decoder]) -> Spread:
+def in_shards(training: TrainingConfig) -> bool:
+    """Whether no rank of this process group holds the whole model."""
+    return Ranks.here().world > 1 and training.parallel == "fsdp"
+
+
+def spread_out(
+    model: Decoder,
+    training: TrainingConfig,
+    shape: Callable[[], Decoder],
+    whole: Callable[[], Decoder],
+) -> Spread:
     """Lay a model out over the ranks of this process group and move it to its device, in place.
 
     Args:
+        model: with its weights, or without them where they come `in_shards`.
         shape: makes the same model without its weights.
+        whole: makes it with them.
     """
-    if Ranks.here().world == 1:
-        return Spread(model.to(training.device))
-    if training.parallel == "ddp":
-        return Replicated(model.to(training.device))
-    on_cuda = torch.device(training.device).type == "cuda"
-    halved = training.precision == "bfloat16" and on_cuda
-    # Sharding moves it block by block: a device never holds the whole.
-    return Sharded(model, shape, device=training.device, dtype=torch.bfloat16 if halved else None)
+    if in_shards(training):
+        on_cuda = torch.device(training.device).type == "cuda"
+        halved = training.precision == "bfloat16" and on_cuda
+        dtype = torch.bfloat16 if halved else None
+        return Sharded(model, shape, whole, device=training.device, dtype=dtype)
+    model.to(training.device)
+    return Spread(model) if Ranks.here().world == 1 else Replicated(model)
 
 
 def check_world(training: TrainingConfig, world: int) -> None:

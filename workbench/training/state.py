@@ -7,6 +7,7 @@ state.load_state_dict(saved)          # continues to the bit
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from workbench.core import (
 from workbench.data import MixtureSampler, PreparedCorpus
 from workbench.models import Decoder, build_model
 from workbench.models.build import build_shape
-from workbench.models.parallel import recompute_activations
+from workbench.models.parallel import Context, recompute_activations
 from workbench.training.checks import build_mixer, build_reweighter
 from workbench.training.excess import ExcessLoss
 from workbench.training.optimizer import apply_settings, build_optimizer
 from workbench.training.selecting import Choice, Selecting, build_selecting
 from workbench.training.shards import load_shards, load_whole
 from workbench.training.signals import Signals
-from workbench.training.spread import Spread, spread_out
+from workbench.training.spread import Spread, in_shards, spread_out
 
 
 @dataclass
@@ -170,29 +171,36 @@ def _carry(old: Any, new: Any, name: str) -> None:
 
 def build_state(config: RunConfig, corpus: PreparedCorpus) -> TrainState:
     """A run at step 0: seeded model, fresh optimiser, policies, sampler."""
-    training = config.training
-    sizes = {"vocab_size": corpus.vocab_size, "context_tokens": corpus.context_tokens}
-    model = build_model(config.model, **sizes, seed=stream_seed(config.seed, "model"))
-    if training.compile:
-        model.compile_blocks()
-    if training.activation_checkpointing:
-        recompute_activations(model, lambda: state.signals.again())
-    spread = spread_out(model, training, lambda: build_shape(config.model, **sizes))
+    spread = _build_model(config, corpus, lambda: state.signals.again())
     mixer = build_mixer(config, corpus)
     state = TrainState(
         config=config,
         corpus=corpus,
-        model=model,
+        model=spread.model,
         spread=spread,
-        optimizer=build_optimizer(model, config.optimizer),
+        optimizer=build_optimizer(spread.model, config.optimizer),
         sampler=MixtureSampler(corpus, batch_rows=config.training.batch_rows, seed=config.seed),
         mixer=mixer,
         reweighter=build_reweighter(config.reweighter),
         streams=RandomStreams(config.seed),
-        signals=build_signals(config, corpus, model, mixer),
+        signals=build_signals(config, corpus, spread.model, mixer),
         selecting=build_selecting(config, corpus),
     )
     return state
+
+
+def _build_model(config: RunConfig, corpus: PreparedCorpus, again: Context) -> Spread:
+    """The seeded model, spread over the ranks; `again` as in `recompute_activations`."""
+    training = config.training
+    sizes = {"vocab_size": corpus.vocab_size, "context_tokens": corpus.context_tokens}
+    shape = partial(build_shape, config.model, **sizes)
+    whole = partial(build_model, config.model, **sizes, seed=stream_seed(config.seed, "model"))
+    model = shape() if in_shards(training) else whole()
+    if training.compile:
+        model.compile_blocks()
+    if training.activation_checkpointing:
+        recompute_activations(model, again)
+    return spread_out(model, training, shape, whole)
 
 
 def build_signals(
