@@ -9,15 +9,18 @@ Shapes: B rows, T tokens, D width, V vocabulary, N = B·T, n tokens of a chunk.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.core import IGNORE_INDEX, NumericsError
+
+_log = logging.getLogger(__name__)
 
 CHUNK_MIB = 32
 """Float32 logits of one chunk.  Below this the head's gradient is added to memory too often."""
@@ -187,12 +190,24 @@ def _logits(
 def _add_product(head_grad_VD: Tensor, error_nV: Tensor, scaled_hidden_nD: Tensor) -> None:
     if error_nV.dtype == head_grad_VD.dtype:
         head_grad_VD.addmm_(error_nV.T, scaled_hidden_nD)
-    elif head_grad_VD.is_cuda:
-        # Only there can a product of half precision be added up in float32 where it is made.
+    elif not _wide_sum_obstacle(head_grad_VD.device.type):
         wide = head_grad_VD.dtype
         torch.addmm(head_grad_VD, error_nV.T, scaled_hidden_nD, out_dtype=wide, out=head_grad_VD)
     else:
         head_grad_VD.add_(error_nV.T @ scaled_hidden_nD)
+
+
+@lru_cache
+def _wide_sum_obstacle(device: str) -> str:
+    """Why a product of half precision is not added up in float32 where it is made, or nothing."""
+    reason = ""
+    if device != "cuda":
+        reason = f"the tensors are on the {device}"
+    elif "dtype_out" not in torch.ops.aten.addmm.overloads():
+        reason = f"torch {torch.__version__} has no addmm with a type of the sum"
+    if reason:
+        _log.info("loss: each product is made before it is added in float32, because %s", reason)
+    return reason
 
 
 def _without_ignored(labels_N: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from workbench.core import IGNORE_INDEX
 from workbench.kernels.chunked import Passes, partwise_token_loss, product_type_of
+from workbench.kernels.counting import note_flops
 from workbench.kernels.tiling import Tile, jit, parts_of, precision_of, strip_product, tl
 
 ERROR_MIB = 512
@@ -84,6 +85,7 @@ def _losses(
     normaliser_SN = torch.empty(parts, tokens, **options)
     # The one program that meets the label writes its logit: none does for a wrong label.
     label_logit_N = torch.full((tokens,), torch.nan, **options)
+    note_flops(2 * tokens * width * vocab_size)
     with torch.cuda.device_of(hidden_ND):
         _losses_of_tile[(parts_of(tokens, tile.rows), parts)](
             hidden_ND,
@@ -127,6 +129,7 @@ def _errors(
         part = slice(start, min(start + part_tokens, tokens))
         hidden_nD, error_nV = hidden_ND[part], buffer_nV[: part.stop - start]
         grid = (parts_of(len(hidden_nD), tile.rows), parts_of(vocab_size, tile.columns))
+        note_flops(2 * len(hidden_nD) * width * vocab_size)
         with torch.cuda.device_of(hidden_ND):
             _errors_of_tile[grid](
                 hidden_nD,

@@ -20,6 +20,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from workbench.kernels.counting import note_flops
 from workbench.kernels.tiling import (
     Tile,
     add_product,
@@ -61,6 +62,7 @@ def domain_products(
     tile = (tile or Tile.of(s_bTO.dtype)).fitted(outputs, inputs, max(rows_K) * tokens)
     parts_KOI = s_bTO.new_empty(domains, outputs, inputs, dtype=torch.float32)
     end_K = torch.tensor(rows_K).cumsum(dim=0).to(s_bTO.device)
+    note_flops(2 * len(order) * tokens * outputs * inputs)
     with torch.cuda.device_of(s_bTO):
         _domain_tile[(parts_of(outputs, tile.rows), parts_of(inputs, tile.columns), domains)](
             s_bTO,
@@ -96,6 +98,7 @@ def symmetric_product(
     parts = max(1, min(steps, parts_of(2 * PROGRAMS, blocks * (blocks + 1))))
     part = parts_of(steps, parts) * tile.inner
     total_SDD = x_ND.new_empty(parts, width, width, dtype=torch.float32)
+    note_flops(2 * count * width**2)
     with torch.cuda.device_of(x_ND):
         _symmetric_tile[(blocks, blocks, parts)](
             x_ND,
@@ -130,6 +133,7 @@ def contraction(
     input_part = parts_of(input_part, tile.columns) * tile.columns
     parts = parts_of(inputs, input_part)
     score_SN = s_NO.new_empty(parts, count, dtype=torch.float32)
+    note_flops(2 * count * outputs * inputs)
     with torch.cuda.device_of(s_NO):
         _contraction_tile[(parts_of(count, tile.rows), parts)](
             s_NO,

@@ -3,7 +3,8 @@
     with counted() as operations: model(inputs, labels)
     operations.total                       # one multiplication and one addition count two
 
-Matrix products, convolutions and attention count; decompositions and what is done in numpy do not.
+Matrix products, convolutions, attention and our own kernels (`kernels.counting`) count;
+decompositions and what is done in numpy do not.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def counted() -> Iterator[Counted]:
         finally:
             found.total = counted_so_far() - before
         return
-    with FlopCounterMode(display=False, custom_mapping=_attention()) as mode:
+    with FlopCounterMode(display=False, custom_mapping=_formulas()) as mode:
         token = _COUNTING.set(mode)
         try:
             yield found
@@ -57,10 +58,10 @@ def counted() -> Iterator[Counted]:
             _COUNTING.reset(token)
 
 
-def _attention() -> dict[Any, Any]:
-    """The CPU's own form of attention, which the counter does not know."""
+def _formulas() -> dict[Any, Any]:
+    """What the counter does not know: attention on a CPU, sums in place and in another type."""
     import torch
-    from torch.utils.flop_counter import sdpa_flop_count
+    from torch.utils.flop_counter import mm_flop, sdpa_flop_count
 
     def forward(query, key, value, *_args: Any, out_shape: Any = None, **_options: Any) -> int:
         return sdpa_flop_count(query, key, value)
@@ -68,8 +69,14 @@ def _attention() -> dict[Any, Any]:
     def backward(_grad, query, key, value, *_args: Any, **_options: Any) -> int:
         return 2 * sdpa_flop_count(query, key, value)
 
+    def product(_sum, left, right, *_args: Any, out_shape: Any = None, **_options: Any) -> int:
+        # torch's own formula takes no type of the sum, as the losses in parts give it on a GPU.
+        return mm_flop(left, right)
+
     aten = torch.ops.aten
     return {
         aten._scaled_dot_product_flash_attention_for_cpu: forward,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+        aten.addmm: product,
+        aten.addmm_: product,
     }
