@@ -14,8 +14,6 @@ from workbench.batch import attach, execute, read_parameters
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 TEMPLATE = FOLDER / "80_pretrain.ipynb"
-OTHERS = [path for path in NOTEBOOKS if path != TEMPLATE]
-"""The template is executed with parameters that need two ranks, once."""
 
 
 def each_of(notebooks):
@@ -31,7 +29,7 @@ def cache(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "notebook-cache"))
 
 
-@each_of(OTHERS)
+@each_of(NOTEBOOKS)
 def test_notebook_runs_through_papermill_and_keeps_its_figures(notebook, tmp_path, cache):
     out_dir = tmp_path / "out"
     executed = execute(notebook, out_dir / notebook.name, {"profile": "ci", "out_dir": out_dir})
@@ -61,7 +59,7 @@ def require_figures(executed):
     assert executed.stat().st_size < 10_000_000
 
 
-@each_of(OTHERS)
+@each_of([path for path in NOTEBOOKS if path != TEMPLATE])
 def test_notebook_passes_nbval(notebook, tmp_path, cache):
     copy = tmp_path / notebook.name
     parameters = {"profile": "ci", "out_dir": str(tmp_path / "out")}
