@@ -11,10 +11,11 @@ import torch
 
 from workbench.config import Policy, RunConfig, SelectionConfig, papers
 from workbench.core import ConfigError
-from workbench.kernels import peak_mib
+from workbench.kernels import domain_gradients, peak_mib
 from workbench.kernels.choice import Place
 from workbench.training import gauge as gauges
 from workbench.training import planner
+from workbench.training.cost import StepCost
 from workbench.training.planner import check_fits_device, plan
 from workbench.training.state import build_state
 from workbench.training.step import train_step
@@ -55,6 +56,7 @@ def step_of(config, corpus):
         ("tiny", {"micro_batch_rows": 4}),
         ("tiny", {"activation_checkpointing": True}),
         ("tiny", {"precision": "bfloat16"}),
+        ("tiny", {"mixer": Policy("alignment", tracked_layers=2, projection_width=64)}),
         ("small", {"batch_rows": 8}),
         ("small", {"batch_rows": 64, "micro_batch_rows": 16}),
     ],
@@ -127,7 +129,58 @@ def test_a_mixer_that_keeps_gradients_by_domain_is_planned_for():
     exact = planned(config.change(mixer=Policy("acodm", tracked_layers=3)))
     assert exact.policies_mib == pytest.approx(7 * 3 * 128 * 352 * 4 / 2**20)
     thin = planned(config.change(mixer=Policy("acodm", tracked_layers=3, projection_width=64)))
-    assert thin.policies_mib == 0
+    assert 0 < thin.policies_mib < exact.policies_mib
+
+
+@pytest.mark.parametrize(
+    "training", [{}, {"micro_batch_rows": 4}, {"precision": "bfloat16"}], ids=str
+)
+def test_sketches_are_planned_as_large_as_they_are(nano_config, nano_corpus, monkeypatch, training):
+    mixer = Policy("alignment", tracked_layers=2, projection_width=8)
+    config = nano_config.change(model="tiny", mixer=mixer, **training)
+    sketched, parts = [], []
+    product = domain_gradients.domain_parts
+
+    def watched(s_bTk, a_bTk, *others):
+        sketched.append(a_bTk.nbytes)
+        parts.append(product(s_bTk, a_bTk, *others))
+        return parts[-1]
+
+    monkeypatch.setattr(domain_gradients, "domain_parts", watched)
+    state = build_state(config, nano_corpus)
+    state.sampler.set_mixture(state.mixer.propose(0))
+    train_step(state, state.sampler.draw(0))
+    slots = state.signals.tracker._slots
+    kept = [slot.parts_KOI.nbytes for slot in slots if slot.parts_KOI is not None]
+    assert len(kept) == (2 if "micro_batch_rows" in training else 0)
+    held = sum(kept) or max(each.nbytes for each in parts)
+    held += sum(side.nbytes for slot in slots for side in slot.projections)
+    # Both layers' sketches of a micro-batch wait for the backward pass.
+    held += sum(sketched[:2])
+    found = plan(
+        config, corpus_domains=len(nano_corpus.domains), vocab_size=400, flops_per_second=1e9
+    )
+    assert found.policies_mib * 2**20 == held
+
+
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        Policy("alignment", tracked_layers=2, projection_width=8),
+        Policy("alignment", tracked_layers=2),
+        Policy("pike", tracked_layers=2),
+    ],
+    ids=["projected", "exact", "row norms"],
+)
+def test_signals_are_planned_to_cost_what_a_run_says_of_them(nano_config, nano_corpus, mixer):
+    config = nano_config.change(model="tiny", mixer=mixer)
+    options = {"vocab_size": nano_corpus.vocab_size, "flops_per_second": 1e9}
+    options["corpus_domains"] = len(nano_corpus.domains)
+    asking, plain = (plan(each, **options) for each in (config, config.change(mixer="static")))
+    state = build_state(config, nano_corpus)
+    probed = StepCost(state).probe(state.mixer.needs)
+    assert asking.flops - plain.flops == pytest.approx(config.training.total_steps * probed)
+    assert asking.seconds > plain.seconds
 
 
 def test_the_catalogue_knows_the_domains_where_nobody_names_them():

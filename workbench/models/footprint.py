@@ -56,9 +56,9 @@ class Footprint:
     """Of a decoder at one context and precision.
 
     parameters: tied ones once; largest_block: of one block; outside_blocks: of the embeddings and
-    the last norm; vocab_size, width: of the output embedding; down_projections: parameters of the
-    last linear map of each block's MLP, by depth; row: what one row adds; fixed_mib: what is kept
-    however many rows there are, such as weights converted to bfloat16.
+    the last norm; vocab_size, width: of the output embedding; down_projections: shape of the
+    weight of the last linear map of each block's MLP, by depth; row: what one row adds;
+    fixed_mib: what is kept however many rows there are, such as weights converted to bfloat16.
     """
 
     parameters: int
@@ -66,7 +66,7 @@ class Footprint:
     outside_blocks: int
     vocab_size: int
     width: int
-    down_projections: tuple[int, ...]
+    down_projections: tuple[tuple[int, int], ...]
     flops_per_token: float
     row: Kept
     fixed_mib: float
@@ -100,16 +100,16 @@ def footprint(
         outside_blocks=decoder.parameter_count - sum(sizes),
         vocab_size=decoder.head_VD.shape[0],
         width=decoder.head_VD.shape[1],
-        down_projections=_sizes(decoder),
+        down_projections=_shapes(decoder),
         flops_per_token=decoder.flops_per_token,
         row=row,
         fixed_mib=one.kept_mib - row.kept_mib,
     )
 
 
-def _sizes(decoder: Decoder) -> tuple[int, ...]:
-    layers = [layer for _, layer in down_projections(decoder)]
-    return tuple(layer.get_parameter("weight").numel() for layer in layers)
+def _shapes(decoder: Decoder) -> tuple[tuple[int, int], ...]:
+    weights = [layer.get_parameter("weight") for _, layer in down_projections(decoder)]
+    return tuple((weight.shape[0], weight.shape[1]) for weight in weights)
 
 
 class _Meter:

@@ -8,12 +8,13 @@ What cannot be told from shapes is counted by `models.operations`.
 Phases: `train` forward, backward and update; `probe` what a mixer asks to know of a step;
 `influence` all that a selector computes; `cached` what it read of the work of earlier runs;
 `policy` the mixer's own work; `evaluate` held-out loss.
-One multiplication and one addition count two.  Shapes: K domains, O/I layer out/in, T tokens.
+One multiplication and one addition count two.
 """
 
 from __future__ import annotations
 
 from workbench.core import CountedMixer, Signal
+from workbench.training.signal_costs import Tracked, signal_flops
 from workbench.training.state import TrainState
 
 
@@ -51,30 +52,14 @@ class StepCost:
 
     def probe(self, needs: frozenset[Signal]) -> float:
         """What the signals of a step cost beyond the step itself."""
-        found, rows = 0.0, self._state.config.training.batch_rows
-        if Signal.EXCESS_LOSS in needs:
-            # The model without dropout, and the reference model.
-            found += 2 * self._row / 3 * rows
-        tracker = self._state.signals.tracker
-        if tracker is None:
-            return found
-        for weight in tracker.weights:
-            found += self._of_layer(needs, *weight.shape)
-        return found
-
-    def _of_layer(self, needs: frozenset[Signal], outputs: int, inputs: int) -> float:
-        """What is asked to know of one tracked layer."""
-        tracker, found = self._state.signals.tracker, 0.0
-        assert tracker is not None
-        tokens, rows = self._state.corpus.context_tokens, self._state.config.training.batch_rows
-        if Signal.DOMAIN_GRADIENTS in needs:
-            width = tracker.projection_width
-            if width is None:
-                # The parts take the place of the weight's gradient; their products are new.
-                found += 2 * tracker.domains**2 * outputs * inputs
-            else:
-                found += 2 * rows * tokens * width * (outputs + inputs + width)
-                found += 2 * tracker.domains**2 * width**2
-        if Signal.ROW_GRADIENTS in needs:
-            found += 2 * rows * tokens**2 * (outputs + inputs)
-        return found
+        tracker, tracked = self._state.signals.tracker, None
+        if tracker is not None:
+            shapes = [(weight.shape[0], weight.shape[1]) for weight in tracker.weights]
+            tracked = Tracked(shapes, tracker.domains, tracker.projection_width)
+        return signal_flops(
+            needs,
+            tracked,
+            row_flops=self._row,
+            rows=self._state.config.training.batch_rows,
+            tokens=self._state.corpus.context_tokens,
+        )

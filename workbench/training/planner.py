@@ -15,11 +15,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from workbench.config import RunConfig
-from workbench.core import MIXERS, ConfigError, MixingTask, ReferenceMixer, Signal, TrackingMixer
+from workbench.core import ConfigError
 from workbench.data.catalogue import domain_count
 from workbench.kernels.choice import Place, form_for
 from workbench.kernels.chunked import CHUNK_MIB
@@ -28,16 +27,18 @@ from workbench.kernels.sample_loss import FULL_LOGITS_MIB
 from workbench.models.footprint import MIB, Footprint, footprint
 from workbench.training.device import resolve
 from workbench.training.gauge import gauge
+from workbench.training.signal_costs import FLOAT_BYTES, asked_by_mixer, signal_flops
 from workbench.training.spread import check_world
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FLOAT_BYTES = 4
 MOMENTS = 2
 """Numbers that AdamW keeps of each parameter."""
 REACHED_SHARE = 0.4
 """Of the rate of large matrix products, what a training step is assumed to reach."""
+LEAST_MIB = 0.1
+"""For each domain: less is not worth a warning where their number is unknown."""
 UNKNOWN_VOCAB = 50_257
 """Stands in for a tokenizer that is not read for a plan: GPT-2's size."""
 
@@ -48,10 +49,10 @@ class RunPlan:
 
     activations_mib: of one forward pass, with what `activation_checkpointing` says; loss_mib: of
     logits, as many as exist at a time, and of what their form keeps of the head; copies_mib:
-    weights converted to bfloat16, and with fsdp weights gathered; policies_mib: what a mixer keeps
-    on the device; selector_mib: with fsdp the whole model that judges, before a step; peak_mib: of
-    what exists at the same time, less than their sum where gradients take the place of
-    activations; free_mib: of the device.
+    weights converted to bfloat16, and with fsdp weights gathered; policies_mib: what signals of a
+    mixer keep on the device; selector_mib: with fsdp the whole model that judges, before a step;
+    peak_mib: of what exists at the same time, less than their sum where gradients take the place
+    of activations; free_mib: of the device.
     host_mib: of the host of GPUs, where every rank makes the whole model before it moves; 0 on a
     CPU, where that is in the peak; host_free_mib: there.
     tokens, flops, seconds: of all steps and evaluations; disk_mib: of checkpoints.
@@ -253,7 +254,7 @@ def _memory(
         "activations_mib": rows * kept,
         "loss_mib": logits + of_head,
         "copies_mib": _copies(config, shape, sharded),
-        "policies_mib": _policies(config, shape, domains, split=accumulates or devices > 1),
+        "policies_mib": _policies(config, shape, domains, rows, split=accumulates or devices > 1),
         "selector_mib": whole if sharded and _judges_itself(config) else 0.0,
     }
     if config.selector is not None:
@@ -303,29 +304,20 @@ def _copies(config: RunConfig, shape: Footprint, sharded: bool) -> float:
     return width * (2 * shape.largest_block + shape.outside_blocks) / MIB
 
 
-def _policies(config: RunConfig, shape: Footprint, domains: int, *, split: bool) -> float:
-    """Gradients by domain, which are kept where a step is split, and a reference model."""
-    training = config.training
-    MIXERS.check(config.mixer.name, config.mixer.options)
-    if config.mixer.name == "static":
-        return 0.0
-    names = tuple(f"domain {number}" for number in range(domains))
-    task = MixingTask(
-        names,
-        np.full(len(names), 10**6),
-        batch_rows=training.batch_rows,
-        total_steps=training.total_steps,
-    )
-    mixer = MIXERS.build(config.mixer.name, task, **config.mixer.options)
-    found = 0.0
-    if isinstance(mixer, ReferenceMixer):
-        found += shape.parameters * FLOAT_BYTES / MIB
-    if isinstance(mixer, TrackingMixer) and Signal.DOMAIN_GRADIENTS in mixer.needs:
-        tracking = mixer.tracking
-        if tracking.projection_width is None:
-            layers = shape.down_projections[-tracking.layers :]
-            found += len(names) * (sum(layers) if split else max(layers)) * FLOAT_BYTES / MIB
-    return found
+def _policies(
+    config: RunConfig, shape: Footprint, domains: int, micro_rows: int, *, split: bool
+) -> float:
+    """What the signals of a mixer keep, more where a step is split, and a reference model."""
+    asked = asked_by_mixer(config, shape, domains)
+    found = shape.parameters * FLOAT_BYTES if asked.reference else 0.0
+    if asked.tracked is not None:
+        found += asked.tracked.kept_bytes(
+            rows=micro_rows,
+            tokens=config.rows.context_tokens,
+            number_bytes=getattr(torch, config.training.precision).itemsize,
+            split=split,
+        )
+    return found / MIB
 
 
 def _judges_itself(config: RunConfig) -> bool:
@@ -336,7 +328,7 @@ def _judges_itself(config: RunConfig) -> bool:
 def _unknown_domains(config: RunConfig, shape: Footprint, devices: int) -> tuple[str, ...]:
     """A warning where the mixer keeps more the more domains there are."""
     one, two = (_memory(config, shape, devices, count, [])["policies_mib"] for count in (1, 2))
-    if two == one:
+    if two - one < LEAST_MIB:
         return ()
     return (
         f"mixer '{config.mixer.name}' keeps {two - one:,.0f} MiB for each domain, counted for one: "
@@ -346,13 +338,25 @@ def _unknown_domains(config: RunConfig, shape: Footprint, devices: int) -> tuple
 
 
 def _work(config: RunConfig, shape: Footprint, domains: int) -> tuple[int, float]:
-    """Tokens that are trained on; operations of steps and evaluations."""
+    """Tokens that are trained on; operations of steps, of their signals and of evaluations.
+
+    Signals are counted for every step: some mixers ask for theirs now and then.
+    """
     training, context = config.training, config.rows.context_tokens
     tokens = training.total_steps * training.batch_rows * context
     again = 4 / 3 if training.activation_checkpointing else 1.0
     evaluations = training.total_steps // training.evaluate_every_steps + 1
     evaluated = evaluations * domains * training.held_out_rows * context
-    return tokens, shape.flops_per_token * (tokens * again + evaluated / 3)
+    asked = asked_by_mixer(config, shape, domains)
+    signals = signal_flops(
+        asked.needs,
+        asked.tracked,
+        row_flops=shape.flops_per_token * context,
+        rows=training.batch_rows,
+        tokens=context,
+    )
+    passes = shape.flops_per_token * (tokens * again + evaluated / 3)
+    return tokens, passes + training.total_steps * signals
 
 
 def _on_cuda(config: RunConfig) -> bool:
