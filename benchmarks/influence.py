@@ -1,11 +1,13 @@
 """Influence scores side by side with kronfluence: agreement, speed, memory, factor time.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.influence
+    OMP_NUM_THREADS=1 python -m benchmarks.influence         # 4 layers × 256; 8 × 512 on a GPU
+    python -m benchmarks.influence --size 8x512 --rows 1024
 
-One decoder of 4 layers × 256 on rows of 128 tokens, a little trained; one reference direction;
-data labels and relative damping of 0.1 on both sides.  `pipeline` is reference gradient and scores
-together, as kronfluence makes them; `ways` are the scores alone, against the floor of forward
-and activation-only backward.  Times are seconds of the processor.  Needs the extra `bench`.
+One decoder on rows of 128 tokens, a little trained; one reference direction; data labels and
+relative damping of 0.1 on both sides.  `pipeline` is reference gradient and scores together, as
+kronfluence makes them; `ways` are the scores alone, against the floor of forward and
+activation-only backward.  Times are seconds of the processor, on a GPU those on the clock.  Needs
+the extra `bench`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.influence_peer import Peer
-from benchmarks.measure import Timing, compare, record
+from benchmarks.measure import Timing, append, compare, peak_device_mib, this_device
 from benchmarks.training import config_of
 from workbench.data import prepare
 from workbench.influence.agreement import spearman
@@ -30,42 +33,62 @@ from workbench.influence.direction import Direction, reference_direction
 from workbench.influence.factors import Factors, fit_factors
 from workbench.influence.preconditioners import preconditioner
 from workbench.influence.scores import Scores, row_losses, score_rows
-from workbench.kernels import peak_mib
 from workbench.models import Decoder, build_model
 from workbench.models.linear_maps import LinearMaps, at_rest, linear_maps
 
-SHAPE = {
-    "num_hidden_layers": 4,
-    "hidden_size": 256,
-    "intermediate_size": 704,
-    "num_attention_heads": 4,
+
+@dataclass(frozen=True)
+class Size:
+    """A decoder and how many rows are scored, scored against the clock, and fitted to."""
+
+    layers: int
+    width: int
+    inner_width: int
+    rows: int
+    timed_rows: int
+    factor_rows: int
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return {
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.width,
+            "intermediate_size": self.inner_width,
+            "num_attention_heads": self.width // 64,
+        }
+
+
+SIZES = {
+    "4x256": Size(4, 256, 704, rows=96, timed_rows=32, factor_rows=32),
+    "8x512": Size(8, 512, 1408, rows=512, timed_rows=256, factor_rows=256),
 }
 BATCH_ROWS = 16
 REFERENCE_ROWS = 16
 PRECONDITIONERS = ("identity", "kfac", "ekfac")
 HALF: dict[str, Any] = {"precision": "bfloat16"}
+_HOW: dict[str, Any] = {"batch_rows": BATCH_ROWS, "device": this_device()}
 
 
-def candidates(rows: int, cache_dir: str) -> tuple[Decoder, np.ndarray, np.ndarray]:
+def candidates(size: Size, cache_dir: str) -> tuple[Decoder, np.ndarray, np.ndarray]:
     """A decoder after some training, rows of every domain, and reference rows of one."""
     config = config_of("tiny")
     corpus = prepare(config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir)
     model = build_model(
-        config.model.replace(overrides=SHAPE),
+        config.model.replace(overrides=size.shape),
         vocab_size=corpus.vocab_size,
         context_tokens=corpus.context_tokens,
         seed=0,
-    )
+    ).to(this_device())
     ids = np.random.default_rng(0).permutation(corpus.pool().sample_id_N)
     train(model, corpus.tokens(ids[-512:]))
-    return model, corpus.tokens(ids[:rows]), corpus.held_out("clean_prose", REFERENCE_ROWS)
+    return model, corpus.tokens(ids[: size.rows]), corpus.held_out("clean_prose", REFERENCE_ROWS)
 
 
 def train(model: Decoder, rows_NT: np.ndarray, steps: int = 20, batch_rows: int = 8) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for step in range(steps):
         first = step * batch_rows % len(rows_NT)
-        part = torch.from_numpy(rows_NT[first : first + batch_rows])
+        part = torch.from_numpy(rows_NT[first : first + batch_rows]).to(this_device())
         optimizer.zero_grad(set_to_none=True)
         model(part[:, :-1], part[:, 1:]).mean().backward()
         optimizer.step()
@@ -75,28 +98,28 @@ def train(model: Decoder, rows_NT: np.ndarray, steps: int = 20, batch_rows: int 
 class Bench:
     """What all measurements share."""
 
-    def __init__(self, rows: int, factor_rows: int, folder: Path):
-        self.model, self.rows, self.reference = candidates(rows, str(folder / "corpus"))
+    def __init__(self, size: Size, folder: Path):
+        self.model, self.rows, self.reference = candidates(size, str(folder / "corpus"))
         self.maps: LinearMaps = linear_maps(self.model)
-        self.factor_rows = self.rows[:factor_rows]
+        self.factor_rows = self.rows[: size.factor_rows]
         self.peer = Peer(self.model, self.maps, folder / "peer", batch_rows=BATCH_ROWS)
 
     def fit(self, kind: str) -> Factors:
         starts = range(0, len(self.factor_rows), BATCH_ROWS)
         batches = [self.factor_rows[first : first + BATCH_ROWS] for first in starts]
-        return fit_factors(self.model, batches, self.maps, kind=kind, labels="data")
+        return fit_factors(
+            self.model, batches, self.maps, kind=kind, labels="data", device=this_device()
+        )
 
     def direction(self, name: str, factors: Factors | None = None) -> Direction:
         precondition = preconditioner(name, factors)
-        return reference_direction(
-            self.model, self.reference, precondition, self.maps, batch_rows=BATCH_ROWS
-        )
+        return reference_direction(self.model, self.reference, precondition, self.maps, **_HOW)
 
     def score(self, direction: Direction, **options: Any) -> Scores:
-        return score_rows(self.model, self.rows, direction, batch_rows=BATCH_ROWS, **options)
+        return score_rows(self.model, self.rows, direction, **_HOW, **options)
 
     def losses(self, **options: Any) -> np.ndarray:
-        return row_losses(self.model, self.rows, batch_rows=BATCH_ROWS, **options)
+        return row_losses(self.model, self.rows, **_HOW, **options)
 
     def part(self, rows: int) -> Bench:
         """The same with its first rows alone."""
@@ -115,7 +138,7 @@ class Bench:
         hook = self.model.model.get_input_embeddings().register_forward_hook(begin)
         try:
             with at_rest(self.model):
-                for part in torch.from_numpy(self.rows).split(BATCH_ROWS):
+                for part in torch.from_numpy(self.rows).to(this_device()).split(BATCH_ROWS):
                     loss = self.model(part[:, :-1], part[:, 1:]).sum()
                     torch.autograd.grad(loss, starts.pop())
         finally:
@@ -188,10 +211,10 @@ def speed(bench: Bench, factors: Factors, rounds: int) -> dict[str, Any]:
         baseline="kronfluence pipeline",
         rounds=rounds,
         warmup_rounds=0,
-        clock=time.process_time,
+        clock=_clock(),
     )
     batch = bench.part(BATCH_ROWS)
-    memory = {name: peak_mib(step) for name, step in contenders(batch, factors).items()}
+    memory = {name: peak_device_mib(step) for name, step in contenders(batch, factors).items()}
     for name, timing in times.items():
         rate = len(bench.rows) / timing.median_seconds
         print(f"  {name:32} {rate:7.1f} rows/s  {timing}  peak {memory[name]:7.1f} MiB", flush=True)
@@ -206,6 +229,11 @@ def speed(bench: Bench, factors: Factors, rounds: int) -> dict[str, Any]:
     }
 
 
+def _clock() -> Callable[[], float]:
+    """The processor's seconds leave out what else the machine does, but know nothing of a GPU."""
+    return time.process_time if this_device() == "cpu" else time.perf_counter
+
+
 def factor_time(bench: Bench, rounds: int) -> dict[str, dict[str, Timing]]:
     found = {}
     for kind in ("kfac", "ekfac"):
@@ -214,24 +242,35 @@ def factor_time(bench: Bench, rounds: int) -> dict[str, dict[str, Timing]]:
             "ours": lambda kind=kind: bench.fit(kind),
         }
         found[kind] = compare(
-            fits, baseline="kronfluence", rounds=rounds, warmup_rounds=0, clock=time.process_time
+            fits, baseline="kronfluence", rounds=rounds, warmup_rounds=0, clock=_clock()
         )
         for name, timing in found[kind].items():
             print(f"  factors, {kind:6} {name:12} {timing}", flush=True)
     return found
 
 
-def main() -> None:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=128)
-    parser.add_argument("--timed-rows", type=int, default=32)
-    parser.add_argument("--factor-rows", type=int, default=32)
+    default = "4x256" if this_device() == "cpu" else "8x512"
+    parser.add_argument("--size", choices=SIZES, default=default)
+    for name in ("rows", "timed_rows", "factor_rows"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="by the size")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    found = parser.parse_args()
+    for name in ("rows", "timed_rows", "factor_rows"):
+        if getattr(found, name) is None:
+            setattr(found, name, getattr(SIZES[found.size], name))
+    return found
+
+
+def main() -> None:
+    options = _options()
+    size = replace(SIZES[options.size], rows=options.rows, factor_rows=options.factor_rows)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(options.rows, options.factor_rows, Path(folder))
+        bench = Bench(size, Path(folder))
         print(
-            f"{len(bench.rows)} rows, {len(bench.maps)} maps, {bench.maps.share:.0%} tracked",
+            f"{options.size} on {this_device()}: {len(bench.rows)} rows, {len(bench.maps)} maps, "
+            f"{bench.maps.share:.0%} tracked",
             flush=True,
         )
         results: dict[str, Any] = dict(vars(options))
@@ -246,7 +285,7 @@ def main() -> None:
     command = "python -m benchmarks.influence " + " ".join(
         f"--{name.replace('_', '-')} {value}" for name, value in vars(options).items()
     )
-    print("written:", record("influence", results, command=command).name)
+    print("written:", append("influence", results, command=command).name)
 
 
 if __name__ == "__main__":
