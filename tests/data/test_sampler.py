@@ -162,6 +162,25 @@ def test_guaranteed_rows_are_in_every_batch_and_the_rest_follows_the_mixture(pla
     assert_same_batch(sampler.draw(5), resumed.draw(5))
 
 
+def test_of_a_global_batch_a_part_is_read_and_everything_decided(planted, monkeypatch):
+    whole, part = (sampler_of(planted, batch_rows=8) for _ in range(2))
+    real, read = type(planted).tokens, []
+    monkeypatch.setattr(
+        type(planted), "tokens", lambda self, ids: read.extend(ids) or real(self, ids)
+    )
+    expected = [whole.draw(step) for step in range(3)]
+    read.clear()
+    for step, batch in enumerate(expected):
+        found = part.draw(step, slice(2, 5))
+        for name in ("sample_id_B", "domain_B", "probability_B"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(batch, name))
+        assert found.tokens_BT[2:5].equal(batch.tokens_BT[2:5])
+        assert found.labels_BT[2:5].equal(batch.labels_BT[2:5])
+        assert not found.tokens_BT[[0, 1, 5, 6, 7]].any()
+    assert read == [i for batch in expected for i in batch.sample_id_B[2:5]]
+    assert part.state_dict() == whole.state_dict()
+
+
 def test_more_guaranteed_rows_than_a_batch_has_are_refused(planted):
     mixture = Mixture(planted.domains, np.full(6, 1 / 6), guaranteed_rows=3)
     with pytest.raises(PolicyError, match="do not fit a batch of 16 rows"):

@@ -18,10 +18,11 @@ import transformers.models.llama.modeling_llama  # noqa: F401  (once here, not i
 
 from workbench.config import Policy, RunConfig, SelectionConfig
 from workbench.core import IGNORE_INDEX, SELECTORS, Signal
-from workbench.data import prepare
+from workbench.data import PreparedCorpus, prepare
 from workbench.models import build_model
 from workbench.reweighting import sample_weights
 from workbench.training import state as state_module
+from workbench.training import train
 from workbench.training.accumulate import accumulate
 from workbench.training.ranks import Ranks
 from workbench.training.state import build_state
@@ -128,6 +129,14 @@ def starts(config, corpus):
     return {"models": found, "built_whole": built.call_count}
 
 
+def rows_read(config, out_dir):
+    """Rows of the corpus that this rank reads in each step of a run."""
+    real = PreparedCorpus.tokens
+    with mock.patch.object(PreparedCorpus, "tokens", autospec=True, side_effect=real) as read:
+        train(config.change(total_steps=2), out_dir, cache_dir=sys.argv[2])
+    return [len(call.args[1]) for call in read.call_args_list]
+
+
 def vector(ranks):
     """Softmax weights of this rank for the specification's losses."""
     losses = torch.tensor(VECTORS[ranks.world])
@@ -149,6 +158,7 @@ def work(rank, world, config, cache_dir, out_dir):
     seen = {name: signals(config, corpus, *case) for name, case in SIGNALS.items()}
     stored = {"cases": found, "vector": vector(ranks), "signals": seen}
     stored["starts"] = starts(config, corpus)
+    stored["rows_read"] = rows_read(config, out_dir)
     stored["choice"] = choice(config, corpus, out_dir)
     torch.save(stored, out_dir / f"rank{rank}.pt")
     dist.barrier()

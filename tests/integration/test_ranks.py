@@ -88,6 +88,11 @@ def test_one_rank_alone_builds_the_whole_of_what_lies_in_shards(ranks):
     assert [r["starts"]["built_whole"] for r in ranks] == [len(STARTS)] + [0] * (len(ranks) - 1)
 
 
+def test_a_rank_reads_its_own_rows_alone(ranks, nano_config):
+    own = nano_config.training.batch_rows // len(ranks)
+    assert [stored["rows_read"] for stored in ranks] == [[own, own]] * len(ranks)
+
+
 def test_weights_follow_global_rank(ranks):
     expected = {
         2: [[0.038020, 0.201296, 0.074053], [0.463177, 0.053061, 0.170393]],

@@ -48,8 +48,9 @@ class Scope(StrEnum):
 class Batch:
     """Rows of one optimiser step, on the host, in sampling order.
 
-    tokens_BT: int64 inputs; labels_BT: int64 next tokens, `IGNORE_INDEX` where not predicted;
-    sample_id_B, domain_B: int64; probability_B: float64, chance of the row's domain when drawn.
+    tokens_BT: int64 inputs; labels_BT: int64 next tokens, `IGNORE_INDEX` where not predicted; both
+    0 in rows that only another rank has read; sample_id_B, domain_B: int64; probability_B:
+    float64, chance of the row's domain when drawn.
     """
 
     tokens_BT: Tensor

@@ -2,7 +2,8 @@
 
     sampler = MixtureSampler(corpus, batch_rows=16, seed=0)
     sampler.set_mixture(Mixture.uniform(corpus.domains))
-    batch = sampler.draw(step)                    # the global batch; a rank takes batch.rows(...)
+    batch = sampler.draw(step)                    # the global batch
+    batch = sampler.draw(step, slice(0, 8))       # the same rows, of which these alone are read
 
 Which domains a step draws is a function of (seed, step); which rows, of the rows drawn before.
 Each epoch of a domain has an order of its own.  Shapes: B rows, T tokens, K domains.
@@ -216,11 +217,17 @@ class MixtureSampler(RowSampler):
         super().__init__(corpus.domains, corpus.rows_K, batch_rows=batch_rows, seed=seed)
         self.corpus = corpus
 
-    def draw(self, step: int) -> Batch:
-        """The global batch of a step; advances the cursors of the domains drawn."""
+    def draw(self, step: int, read: slice = slice(None)) -> Batch:
+        """The global batch of a step; advances the cursors of the domains drawn.
+
+        Args:
+            read: rows that the caller trains on; tokens and labels of the others are 0.
+        """
         drawn = self.draw_ids(step)
-        rows = torch.from_numpy(self.corpus.tokens(drawn.sample_id_B))
-        tokens_BT, labels_BT = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+        rows = torch.from_numpy(self.corpus.tokens(drawn.sample_id_B[read]))
+        tokens_BT = rows.new_zeros(self.batch_rows, self.corpus.context_tokens)
+        labels_BT = torch.zeros_like(tokens_BT)
+        tokens_BT[read], labels_BT[read] = rows[:, :-1], rows[:, 1:]
         return Batch(tokens_BT, labels_BT, drawn.sample_id_B, drawn.domain_B, drawn.probability_B)
 
 

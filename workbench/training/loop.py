@@ -122,7 +122,8 @@ class Loop:
             mixture, needs = state.mixer.propose(state.step), state.mixer.needs
         flops = self._cost.step(needs)
         state.sampler.set_mixture(mixture)
-        batch = state.sampler.draw(state.step)
+        own = self._ranks.part(state.sampler.batch_rows)
+        batch = state.sampler.draw(state.step, own)
         try:
             stepped = train_step(state, batch)
         except NonFiniteStep as error:

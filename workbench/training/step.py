@@ -2,7 +2,7 @@
 
     outcome = train_step(state, batch)     # tensors stay on the device; nothing is read back
 
-Shapes: B rows of the global batch, T tokens.
+Shapes: B rows of the global batch, b rows of this rank, T tokens.
 """
 
 from __future__ import annotations
@@ -36,27 +36,26 @@ class Stepped:
 def train_step(state: TrainState, batch: Batch) -> Stepped:
     """Run step `state.step` on `batch`, in micro-batches if the config asks for them.
 
-    The gradient is that of (1/M) sum_i w_i loss_i over the M valid rows of the batch.
+    The gradient is that of (1/M) sum_i w_i loss_i over the M valid rows of the batch.  Of its
+    tokens a rank looks at those of its own part alone.
 
     Raises:
         NumericsError: a loss or the gradient norm is not finite (checked before the update on a
             CPU, where reading a value costs nothing; on a GPU the recorder checks later).
     """
     config = state.config.training
-    tokens_BT = batch.tokens_BT.to(config.device, non_blocking=True)
-    labels_BT = batch.labels_BT.to(config.device, non_blocking=True)
-    valid_B = valid_rows(labels_BT)
     ranks = Ranks.here()
     own = ranks.part(len(batch))
+    tokens_bT = batch.tokens_BT[own].to(config.device, non_blocking=True)
+    labels_bT = batch.labels_BT[own].to(config.device, non_blocking=True)
+    valid_B = ranks.gather(valid_rows(labels_bT), len(batch))
     split = ranks.world > 1 or splits(state, ranks, len(batch))
     watch = state.signals.step(state.mixer.needs, batch.domain_B[own], split=split)
     # Before the gradient: what a pass gathers of shards must not lie between it and the update.
     with autocast(config.device, config.precision):
-        watch.compare(
-            state.model, tokens_BT[own], labels_BT[own], len(batch), config.micro_batch_rows
-        )
+        watch.compare(state.model, tokens_bT, labels_bT, len(batch), config.micro_batch_rows)
     with _own_randomness(state):
-        loss_B, weight_B = accumulate(state, tokens_BT[own], labels_BT[own], valid_B, ranks, watch)
+        loss_B, weight_B = accumulate(state, tokens_bT, labels_bT, valid_B, ranks, watch)
     outcome = StepOutcome(
         step=state.step,
         domain_B=batch.domain_B,
@@ -69,7 +68,7 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
     grad_norm = state.spread.clip(clip)
     rate = learning_rate(state.step, state.config.optimizer, total_steps=config.total_steps)
     stepped = Stepped(outcome, grad_norm, rate, state.reweighter.diagnostics(state.step))
-    if tokens_BT.device.type == "cpu" and not _finite(loss_B, valid_B, grad_norm):
+    if tokens_bT.device.type == "cpu" and not _finite(loss_B, valid_B, grad_norm):
         state.optimizer.zero_grad(set_to_none=True)
         raise NonFiniteStep(stepped)
     set_learning_rate(state.optimizer, rate)
