@@ -92,6 +92,8 @@ def test_train_report_and_list(call, tmp_path):
         trained = call("train", *TINY, *steps, "--reweighter", reweighter, "--name", name)
         assert trained.exit_code == 0, trained.output
         assert "finished at step 3/3" in plain(trained.output)
+    refused = call("fork", "runs/u", "--step", "3", "--devices", "17", "--name", "f")
+    assert refused.exit_code == 1 and "some of 17 ranks without a row" in plain(refused.output)
     forked = call("fork", "runs/u", "--step", "3", "--set", "total_steps=5", "--name", "f")
     assert forked.exit_code == 0, forked.output
     assert "finished at step 5/5" in plain(forked.output)

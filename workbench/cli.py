@@ -205,12 +205,17 @@ def fork(
     path: Annotated[Path, typer.Argument(help="A run folder; it may still be training.")],
     step: Annotated[int, typer.Option(help="First step that is the fork's own.")],
     name: Annotated[str | None, typer.Option(help="Name of the fork's folder.")] = None,
+    devices: Devices = 1,
     sink: Sinks = None,
     changes: Settings = None,
 ) -> None:
     """Train a run that shares its first steps with another and then differs in one thing."""
-    from workbench import training
+    from workbench import batch, training
 
+    if devices != 1:
+        _require_no_sinks(sink)
+        forked = batch.fork(path, step, devices=devices, name=name, **values_of(changes))
+        return follow_launched(forked)
     # Built once more for the fork's own folder: a wrong name is refused before there is one.
     sinks_of(sink, path)
     since = time.time()

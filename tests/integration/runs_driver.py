@@ -2,7 +2,8 @@
 
     python runs_driver.py JOBS.json CACHE_DIR OUT_DIR WORLD
 
-A job is {"config": …}, {"resume": PATH}, or a config with "dies": {"rank": r, "step": n}, at which
+A job is {"config": …}, {"resume": PATH}, {"fork": PATH, "step": n, "name": …, "refused": message,
+if that is what must happen}, or a config with "dies": {"rank": r, "step": n}, at which
 that rank ends without a word, "breaks": n, at which all of them raise, or "asks": {"rank": r,
 "stop": true, "set": {…}}, which that rank asks of its own copy of the run.  The parent imports
 everything once and never computes, so that a fork is cheap and safe.
@@ -18,7 +19,8 @@ import torch.distributed as dist
 import transformers.models.llama.modeling_llama  # noqa: F401  (once here, not in every child)
 
 from workbench.config import RunConfig
-from workbench.training import resume, start, train
+from workbench.core import RunError
+from workbench.training import open_run, resume, start, train
 
 
 class Accident:
@@ -42,6 +44,8 @@ class Accident:
 def do(job, rank, out_dir, cache_dir):
     if "resume" in job:
         return resume(job["resume"], cache_dir=cache_dir)
+    if "fork" in job:
+        return fork(job, cache_dir)
     accident = Accident(rank, dies=job.get("dies"), breaks=job.get("breaks"))
     config = RunConfig(**job["config"])
     if "asks" in job:
@@ -52,6 +56,14 @@ def do(job, rank, out_dir, cache_dir):
         if "broken by the test" not in str(error):
             raise
         return None
+
+
+def fork(job, cache_dir):
+    options = {"name": job["name"], "cache_dir": cache_dir, "background": False}
+    try:
+        return open_run(job["fork"]).fork(job["step"], **options)
+    except RunError as error:
+        assert job["refused"] in str(error)
 
 
 def ask(asks, rank, run):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.integration.runs_driver import Accident
+from tests.training.records import record
 from workbench.config import Policy
 from workbench.core import MIXERS, REWEIGHTERS, SELECTORS
 from workbench.training import open_run, resume, train
@@ -88,6 +89,11 @@ def runs(config, broken_alone, cache_dir, tmp_path_factory):
             "config": plain.replace(name="changed").to_dict(),
             "asks": {"rank": 0, "set": {"reweighter": "quadratic"}},
         },
+        *(
+            {"fork": str(folder / layout), "step": step, "name": f"{layout}_again"}
+            for layout, step in zip(LAYOUTS, (BREAKS_AT, SAVED_AT), strict=True)
+        ),
+        {"fork": str(folder / "ddp"), "step": 99, "name": "none", "refused": "has done 10 steps"},
     ]
     done = drive(jobs, folder, cache_dir)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -140,6 +146,18 @@ def test_on_as_many_ranks_a_run_resumes_to_the_bit(runs):
         query = f"select {column} from ledger"
         ours, theirs = (runs[n].ledger.sql(query)[column] for n in ("two_to_two", "fsdp"))
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_on_as_many_ranks_a_fork_with_nothing_changed_repeats_its_parent_to_the_bit(runs, layout):
+    forked, parent = runs[f"{layout}_again"], runs[layout]
+    (events, ledger), (other_events, other_ledger) = record(forked), record(parent)
+    assert len(forked.events("resumed")) == 1 and forked.folder.environment["forked"]["step"] > 0
+    assert events == other_events and ledger.equals(other_ledger)
+
+
+def test_a_fork_that_cannot_be_is_refused_on_every_rank(runs):
+    assert "none" not in runs and runs["ddp_again"].status() == "finished"
 
 
 def test_a_stop_asked_of_any_rank_stops_all(runs):

@@ -10,6 +10,7 @@ from workbench.batch.comparison import (
 from workbench.batch.equal_cost import compare_at_equal_cost, cost_curves, cost_table
 from workbench.batch.exporting import export
 from workbench.batch.factorial import at_equal_compute, factorial
+from workbench.batch.forking import fork
 from workbench.batch.launch import Launched, attach, launch
 from workbench.batch.mixing_scores import MixingScores, mixing_scores, score_table
 from workbench.batch.mixtures import find_mixture
@@ -41,6 +42,7 @@ __all__ = [
     "factorial",
     "find_mixture",
     "fit_runs",
+    "fork",
     "group_runs",
     "launch",
     "mixing_scores",

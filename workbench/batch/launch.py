@@ -195,10 +195,16 @@ def attach(
     folder = RunFolder.open(path)
     if folder.status() in ("running", "paused"):
         return Launched(path, None, "", 1)
-    known = devices or (recorded.devices if recorded else 1)
+    known = devices or devices_of(path)
     if folder.status() == "finished" and not arguments:
         return Launched(path, None, "", known)
     return _start(path, ["resume", str(path), *arguments], known)
+
+
+def devices_of(path: Path) -> int:
+    """Ranks that a run was launched on last; 1 where it was not."""
+    recorded = _recorded(path)
+    return recorded.devices if recorded else 1
 
 
 def check_devices(config: RunConfig, devices: int) -> list[str]:

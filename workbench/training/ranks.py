@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from workbench.core import RunError
+from workbench.core import RunError, WorkbenchError
 
+Made = TypeVar("Made")
 LOST = (
     *("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out"),
     *(
@@ -112,6 +114,19 @@ class Ranks:
         found: list[Any] = [None] * self.world
         dist.all_gather_object(found, value)
         return found
+
+    def leading(self, make: Callable[[], Made]) -> Made:
+        """What the leading rank makes, a small value, on every rank; or what it raises."""
+        made: Made | WorkbenchError | None = None
+        if self.leads:
+            try:
+                made = make()
+            except WorkbenchError as error:
+                made = error
+        made = self.everyone(made)[0]
+        if isinstance(made, WorkbenchError):
+            raise made
+        return cast(Made, made)
 
     def wait(self) -> None:
         """Until every rank is here."""

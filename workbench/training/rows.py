@@ -1,6 +1,7 @@
 """The rows that a run was started on, for whoever continues it or shows their text.
 
     prepared_before(folder)            # None when they are gone
+    prepared_again(folder)             # then made once more
     prepared_corpus(run).text(sample_id)
 
 They are found by name, also when the text they were made from has changed since.
@@ -8,11 +9,13 @@ They are found by name, also when the text they were made from has changed since
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.config import RunConfig
 from workbench.core import RunError
-from workbench.data import PreparedCorpus, default_cache_dir
+from workbench.data import PreparedCorpus, default_cache_dir, prepare
 from workbench.tracking import RunFolder
 
 if TYPE_CHECKING:
@@ -30,6 +33,22 @@ def prepared_before(
     name = folder.environment.get("prepared")
     path = Path(cache_dir or default_cache_dir()) / (name or "")
     return PreparedCorpus.open(path) if name and (path / "manifest.json").exists() else None
+
+
+def prepared_again(
+    folder: RunFolder,
+    cache_dir: str | Path | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> PreparedCorpus:
+    """The prepared corpus that a run's folder names, made from its text again where it is gone.
+
+    Raises:
+        DataError: it is damaged, or its text cannot be had any more.
+    """
+    config = RunConfig(**folder.config)
+    return prepared_before(folder, cache_dir) or prepare(
+        config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir, progress=progress
+    )
 
 
 def prepared_corpus(run: Run, *, cache_dir: str | Path | None = None) -> PreparedCorpus:

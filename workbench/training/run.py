@@ -35,7 +35,7 @@ from workbench.training.fork import fork
 from workbench.training.loop import Callback, Loop
 from workbench.training.matching import match, matched_before
 from workbench.training.ranks import Ranks, join, take_device
-from workbench.training.rows import prepared_before
+from workbench.training.rows import prepared_again
 from workbench.training.spread import check_world
 from workbench.training.state import TrainState, build_state
 
@@ -132,7 +132,8 @@ class Run:
         """Train a run that shares the steps before `step` with this one, under `changes`.
 
         `run.fork(100, mixer="exp3")`; with no changes it repeats this run.  This run may still be
-        training.  Where there is a checkpoint of `step`, nothing is computed again.
+        training.  Where there is a checkpoint of `step`, nothing is computed again.  On several
+        ranks every one must ask for it; `batch.fork` starts them.
 
         Args:
             name: of its folder, beside this run's; made of the changes when None.
@@ -141,14 +142,13 @@ class Run:
         Raises:
             WorkbenchError: a step not reached yet, or a change that does not fit.
         """
-        folder, config = self.folder, RunConfig(**self.folder.config)
-        corpus = self._corpus or prepared_before(folder, cache_dir)
-        if corpus is None:
-            corpus = prepare(config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir)
-        made = fork(folder, step, changes, corpus, name=name)
+        folder = self.folder
+        ranks = join(folder.config["training"]["device"])
+        corpus = self._corpus or prepared_again(folder, cache_dir)
+        path = ranks.leading(lambda: fork(folder, step, changes, corpus, name=name).path)
         return resume(
-            made.path,
-            callbacks=callbacks(made.path) if callable(callbacks) else callbacks,
+            path,
+            callbacks=callbacks(path) if callable(callbacks) else callbacks,
             cache_dir=cache_dir or corpus.path.parent,
             background=background,
             announce=announce,
@@ -334,9 +334,7 @@ def resume(
         config = resolve(RunConfig(**folder.config))
         check_policies(config)
         check_world(config.training, ranks.world)
-        corpus = prepared_before(folder, cache_dir) or prepare(
-            config.corpus, config.tokenizer, config.rows, cache_dir=cache_dir, progress=progress
-        )
+        corpus = prepared_again(folder, cache_dir, progress)
         saved = checkpoint.load(folder, content_hash=corpus.content_hash, step=step)
         state = build_state(config, corpus)
         if saved is not None:
