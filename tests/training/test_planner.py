@@ -245,17 +245,23 @@ def test_a_gpu_is_asked_by_another_process_and_its_form_of_the_loss_is_planned_f
     assert found.loss_mib == pytest.approx(errors + (4 + 2) * head)
 
 
-def test_the_host_of_gpus_holds_the_whole_model_of_every_rank(gpu, monkeypatch):
+@pytest.mark.parametrize(("parallel", "makers"), [("fsdp", 1), ("ddp", 8)])
+def test_the_host_of_gpus_holds_the_models_that_ranks_make(gpu, parallel, makers):
+    config = llama_7b(precision="bfloat16", parallel=parallel, activation_checkpointing=True)
+    config = config.change(device="cuda")
+    found = plan(config, devices=8)
+    assert found.host_mib == pytest.approx(makers * 4 * 6_738_415_616 / 2**20)
+
+
+def test_a_host_too_small_for_the_model_is_told(gpu, monkeypatch):
     config = llama_7b(precision="bfloat16", parallel="fsdp", activation_checkpointing=True)
     config = config.change(device="cuda")
-    monkeypatch.setattr(planner, "free_mib", lambda device: 300_000)
-    found = plan(config, devices=8)
-    assert found.host_mib == pytest.approx(8 * 4 * 6_738_415_616 / 2**20)
-    assert found.fits
-    monkeypatch.setattr(planner, "free_mib", lambda device: 200_000)
+    monkeypatch.setattr(planner, "free_mib", lambda device: 26_000)
+    assert plan(config, devices=8).fits
+    monkeypatch.setattr(planner, "free_mib", lambda device: 25_000)
     short = plan(config, devices=8)
     assert not short.fits
-    with pytest.raises(ConfigError, match=r"on the host by each of 8 ranks.*205,640 MiB"):
+    with pytest.raises(ConfigError, match=r"whole on the host.*25,705 MiB, of which 25,000"):
         check_fits_device(config, short)
 
 

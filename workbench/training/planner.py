@@ -53,8 +53,8 @@ class RunPlan:
     mixer keep on the device; selector_mib: with fsdp the whole model that judges, before a step;
     peak_mib: of what exists at the same time, less than their sum where gradients take the place
     of activations; free_mib: of the device.
-    host_mib: of the host of GPUs, where every rank makes the whole model before it moves; 0 on a
-    CPU, where that is in the peak; host_free_mib: there.
+    host_mib: of the host of GPUs, where every rank (with fsdp the first alone) makes the whole
+    model before it moves; 0 on a CPU, where that is in the peak; host_free_mib: there.
     tokens, flops, seconds: of all steps and evaluations; disk_mib: of checkpoints.
     warnings: what the plan may be wrong about; notes: what it took for granted.
     """
@@ -162,7 +162,7 @@ def plan(
         parameters=shape.parameters,
         **memory,
         free_mib=found.free_mib / sharing,
-        host_mib=devices * whole if _on_cuda(config) else 0.0,
+        host_mib=_makers(config, devices) * whole,
         host_free_mib=free_mib("cpu"),
         tokens=tokens,
         flops=flops,
@@ -185,10 +185,10 @@ def check_fits_device(config: RunConfig, planned: RunPlan) -> list[str]:
         return list(planned.warnings)
     if planned.peak_mib <= planned.free_mib:
         raise ConfigError(
-            f"'{config.model.name}' is made whole on the host by each of {planned.devices} ranks "
-            f"before it moves to its device: {planned.host_mib:,.0f} MiB, of which "
-            f"{planned.host_free_mib:,.0f} are free",
-            remedy="use fewer devices, a host with more memory, or a smaller model",
+            f"'{config.model.name}' is made whole on the host before it moves to its devices: "
+            f"{planned.host_mib:,.0f} MiB, of which {planned.host_free_mib:,.0f} are free",
+            remedy="use fewer devices, or parallel='fsdp', where one rank makes it for all; a host "
+            "with more memory; or a smaller model",
         )
     training, remedies = config.training, []
     rows = training.micro_batch_rows or math.ceil(training.batch_rows / planned.devices)
@@ -234,6 +234,13 @@ def _published_vocab(config: RunConfig) -> int | None:
     return {**fields, **config.model.overrides}["vocab_size"]
 
 
+def _makers(config: RunConfig, devices: int) -> int:
+    """Ranks that make the whole model in the host's memory before it moves to their GPUs."""
+    if not _on_cuda(config):
+        return 0
+    return 1 if config.training.parallel == "fsdp" else devices
+
+
 def _memory(
     config: RunConfig, shape: Footprint, devices: int, domains: int, notes: list[str]
 ) -> dict[str, float]:
@@ -270,8 +277,8 @@ def _memory(
     gradients = parts["gradients_mib"]
     held = parts["parameters_mib"] + parts["optimizer_mib"] + parts["policies_mib"]
     stepping = moving + gradients if together else max(moving + head, gradients)
-    # Every rank makes the whole model, on a CPU in the memory that it trains in.
-    building = whole - own if sharded and not _on_cuda(config) else 0.0
+    # The first rank makes the whole model beside its part, on a CPU in the memory it trains in.
+    building = whole if sharded and not _on_cuda(config) else 0.0
     return {**parts, "peak_mib": held + max(stepping, parts["selector_mib"], building)}
 
 
