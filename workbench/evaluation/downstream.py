@@ -113,15 +113,16 @@ def evaluate_task(
     began, cut_before = time.perf_counter(), model.cut_requests
     adapter = _adapter(model)
     with _allowing_code(execute_code):
-        answered = evaluate(
+        answered: Any = evaluate(
             lm=adapter,
             task_dict={"tasks": task.parts},
             limit=limit,
             bootstrap_iters=0,
             log_samples=True,
             confirm_run_unsafe_code=execute_code,
-        )["samples"]
-    answers = {name: _Answers.of(part, answered[name]) for name, part in task.parts.items()}
+        )
+    samples = answered["samples"]
+    answers = {name: _Answers.of(part, samples[name]) for name, part in task.parts.items()}
     each = {name: own.metrics() for name, own in answers.items()}
     first = next(iter(task.parts.values()))
     return {
