@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from workbench.batch import attach, launch
+from tests.training.records import record
+from workbench.batch import attach, fork, launch
 from workbench.batch.launch import Launched, _last_words
 from workbench.core import ConfigError, RunError
 from workbench.tracking import RunFolder, encoding
@@ -85,6 +86,27 @@ def test_ranks_are_found_again_stopped_and_gone_on_with_and_one_that_dies_is_nam
     assert running.run.folder.checkpoints()[-1] > 10
 
 
+def test_stopped_and_gone_on_with_two_ranks_are_to_the_bit_those_that_went_through(
+    cached, long, tmp_path
+):
+    config = long.change(total_steps=150, evaluate_every_steps=150, checkpoint_every_steps=150)
+    running = launch(config, tmp_path, devices=2)
+    until(lambda: steps(running) > 5 or not running.alive)
+    running.stop()
+    stopped_at = running.wait(say=lambda line: None).summary()["steps"]
+    resumed = attach(running.path).wait(say=lambda line: None)
+    assert 5 < stopped_at < 150 and resumed.events("resumed")[0]["step"] == stopped_at
+    # From step 0, so that nothing but the config is shared; on as many ranks as its parent.
+    forked = fork(running.path, 0, name="through")
+    through = forked.wait(say=lambda line: None)
+    assert forked.devices == 2 and len(through.events("stopped")) == 0
+    assert through.events("held_out")[0]["step"] == 0 and through.status() == "finished"
+    (events, ledger), (other_events, other_ledger) = record(resumed), record(through)
+    trained = [[e for e in found if "loss" in e] for found in (events, other_events)]
+    assert trained[0] == trained[1] and len(trained[0]) == 150
+    assert ledger.equals(other_ledger)
+
+
 def test_a_run_whose_process_is_gone_says_where_it_is_and_how_to_go_on(nano_config, tmp_path):
     folder = RunFolder.create(tmp_path / "own", config=nano_config.to_dict(), environment={})
     with folder.lock():
@@ -139,6 +161,10 @@ def test_what_cannot_work_is_refused_before_a_process_starts(nano_config, tmp_pa
         with pytest.raises(ConfigError, match=message):
             launch(config, tmp_path, devices=devices)
     assert not list(tmp_path.iterdir())
+    parent = RunFolder.create(tmp_path / "own", config=nano_config.to_dict(), environment={})
+    with pytest.raises(ConfigError, match="some of 9 ranks"):
+        fork(parent.path, 0, devices=9)
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 
 @pytest.fixture
@@ -162,7 +188,7 @@ def test_ranks_on_a_cpu_share_the_threads_of_who_launches_them(
 
 
 def test_what_the_plan_could_not_count_is_a_warning(nano_config, tmp_path, started):
-    config = nano_config.change(mixer="acodm", micro_batch_rows=2, corpus="installed")
+    config = nano_config.change(model="tiny", mixer="acodm", micro_batch_rows=2, corpus="installed")
     with pytest.warns(UserWarning, match="MiB for each domain, counted for one"):
         launch(config.change(domains=None), tmp_path)
 

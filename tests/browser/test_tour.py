@@ -16,6 +16,7 @@ CELLS = "window.jupyterapp.shell.currentWidget.content.model.toJSON().cells"
 ERRORS = f"""() => {CELLS}.flatMap(cell => cell.outputs ?? [])
   .filter(output => output.output_type === 'error')
   .map(output => output.ename + ': ' + output.evalue)"""
+TRAIN_MS = 300000  # sixteen runs, beside whatever else the machine does
 STATUS = ".wb-panel[data-status='{}']"
 EDITS = {
     'profile = "demo"': 'profile = "ci"',
@@ -54,7 +55,7 @@ def test_the_tour_pauses_resumes_stops_and_runs_to_its_end(lab, tour):
     assert kinds == ["paused", "unpaused"]
     assert live.status() == "stopped" and live.checkpoints()
 
-    tour.wait_for_function("() => window.ran.then(() => true)", timeout=90000)
+    tour.wait_for_function("() => window.ran.then(() => true)", timeout=TRAIN_MS)
     assert not tour.evaluate(ERRORS)
     counts = tour.evaluate(
         f"() => {CELLS}.filter(cell => cell.cell_type === 'code').map(cell => cell.execution_count)"

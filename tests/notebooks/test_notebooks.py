@@ -1,12 +1,8 @@
-"""Every notebook runs to its end: through papermill, and cell by cell under nbval."""
+"""Every notebook runs to its end through papermill."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
-import papermill
 import pytest
 
 from workbench.batch import attach, execute, read_parameters
@@ -22,11 +18,6 @@ def each_of(notebooks):
 
 def test_there_are_notebooks_to_run():
     assert "00_tour" in {path.stem for path in NOTEBOOKS}
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path_factory):
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "notebook-cache"))
 
 
 @each_of(NOTEBOOKS)
@@ -57,19 +48,3 @@ def require_figures(executed):
     assert all("image/png" in figure["data"] for figure in figures)
     assert not any("jupyter.widget-view" in key for o in outputs for key in o.get("data", {}))
     assert executed.stat().st_size < 10_000_000
-
-
-@each_of([path for path in NOTEBOOKS if path != TEMPLATE])
-def test_notebook_passes_nbval(notebook, tmp_path, cache):
-    copy = tmp_path / notebook.name
-    parameters = {"profile": "ci", "out_dir": str(tmp_path / "out")}
-    papermill.execute_notebook(notebook, copy, parameters, prepare_only=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval-lax", "-p", "no:cacheprovider", copy.name],
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
