@@ -12,8 +12,10 @@ loss is the mean over domains but the noise.  An effect is the mean over all set
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from benchmarks.measure import Timing, compare, record
@@ -26,7 +28,7 @@ from workbench.evaluation import mean_nats
 from workbench.training import Run
 from workbench.training.device import resolve
 from workbench.training.state import build_state
-from workbench.training.summary import charged_flops
+from workbench.training.summary import MEASUREMENT, charged_flops, compute_by_phase
 
 CORPORA: dict[str, dict[str, Any]] = {
     "planted": {"name": "planted", "max_domain_mb": 1.0},
@@ -63,7 +65,7 @@ def study_of(corpus: str, *, seeds: int, steps: int) -> tuple[Study, Study]:
 
 
 def what_happened(runs: Runs) -> dict[str, Any]:
-    """Per label: losses by seed, steps, seconds, operations, rows chosen, warnings of a run."""
+    """Per label, seed by seed: losses, steps, seconds, operations, rows chosen of each domain."""
     return {
         label: {
             "held_out_nats": [
@@ -71,23 +73,25 @@ def what_happened(runs: Runs) -> dict[str, Any]:
             ],
             "steps": [len(run.events("step")) for run in own],
             "flops": [charged_flops(run.folder) for run in own],
-            "train_seconds": [(run.summary() or {})["train_seconds"] for run in own],
-            "select_seconds": [(run.summary() or {})["select_seconds"] for run in own],
+            "seconds": [charged_seconds(run) for run in own],
             "rows_chosen": [chosen_rows(run) for run in own],
-            "noise_chosen": [chosen_rows(run, "noise") for run in own],
-            "undone": [
-                sum(" of the change undone" in e["message"] for e in run.events("warning"))
-                for run in own
-            ],
         }
         for label, own in runs.items()
     }
 
 
-def chosen_rows(run: Run, domain: str | None = None) -> int:
-    """Rows of all choices of a run, or those of one domain."""
-    by_domain = [event["domains"] for event in run.events("selected")]
-    return sum(sum(own.values()) if domain is None else own.get(domain, 0) for own in by_domain)
+def charged_seconds(run: Run) -> dict[str, float]:
+    """Of each phase but evaluation, which is no part of a method."""
+    phases = compute_by_phase(run.folder)
+    return {name: own["seconds"] for name, own in phases.items() if name != MEASUREMENT}
+
+
+def chosen_rows(run: Run) -> dict[str, int]:
+    """Rows of all choices of a run, by domain."""
+    counts: Counter[str] = Counter()
+    for event in run.events("selected"):
+        counts.update(event["domains"])
+    return dict(counts)
 
 
 def carried(runs: Runs) -> dict[str, float]:
@@ -97,6 +101,22 @@ def carried(runs: Runs) -> dict[str, float]:
         return sum(charged_flops(run.folder) for run in runs[label])
 
     return {label: flops(label) / flops("none") for label in runs}
+
+
+def seconds_over_none(runs: Runs) -> dict[str, dict[str, float]]:
+    """Seconds of a run, those of choosing and of what it read of the cache included.
+
+    Over the median plain run: the median seed, the least and the most.
+    """
+
+    def seconds(label: str) -> list[float]:
+        return sorted(sum(charged_seconds(run).values()) for run in runs[label])
+
+    plain = median(seconds("none"))
+    return {
+        label: {"median": median(own) / plain, "least": own[0] / plain, "most": own[-1] / plain}
+        for label, own in ((label, seconds(label)) for label in runs)
+    }
 
 
 def step_times(study: Study, rounds: int) -> dict[str, Timing]:
@@ -150,6 +170,7 @@ def main() -> None:
                 for budget, verdicts in by_budget.items()
             },
             "operations over none": carried(runs),
+            "seconds over none": seconds_over_none(runs),
             "step over none": step_times(whole, options.rounds),
         }
     command = "python -m benchmarks.factorial " + " ".join(
