@@ -201,6 +201,35 @@ def test_a_rank_that_dies_ends_the_run_with_a_reason_and_it_resumes(
     assert_same_training(resume(run.path, cache_dir=cache_dir), alone)
 
 
+@pytest.fixture(scope="module")
+def saved_at_once(config, nano_corpus, cache_dir, tmp_path_factory):
+    """Shards whose first checkpoint is of step 0, where a selector chose; and one process."""
+    folder, single = tmp_path_factory.mktemp("at_once"), tmp_path_factory.mktemp("at_once_alone")
+    chosen = {"share": 0.5, "first_step": 0, "reference_rows": 12}
+    first = config.change(selector="random", selection=chosen, mixer="static", parallel="fsdp")
+    with pytest.raises(RuntimeError, match="broken by the test"):
+        broken = first.replace(name="resumed")
+        train(broken, folder, cache_dir=cache_dir, callbacks=[Accident(0, breaks=2)])
+    jobs = [
+        {"config": first.replace(name="shards").to_dict()},
+        {"fork": str(folder / "shards"), "step": 0, "name": "forked"},
+        {"resume": str(folder / "resumed")},
+    ]
+    done = drive(jobs, folder, cache_dir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs = {job: open_run(folder / job) for job in ("shards", "forked", "resumed")}
+    return runs, train(first.replace(name="alone"), single, cache_dir=cache_dir)
+
+
+@pytest.mark.parametrize("name", ["shards", "forked", "resumed"])
+def test_a_checkpoint_before_the_first_step_leaves_the_optimiser_fresh(saved_at_once, name):
+    runs, alone = saved_at_once
+    assert 0 in alone.folder.checkpoints() and runs[name].status() == "finished"
+    losses = [[event["loss"] for event in run.events("step")] for run in (runs[name], alone)]
+    # A step counted too many moves the next loss by some 1e-4.
+    assert losses[0] == pytest.approx(losses[1], rel=3e-6)
+
+
 ROUNDS = 4
 OPTIONS = {
     "quad": {"clusters": 6, "trust": "off", "factor_rows": 16},

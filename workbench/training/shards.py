@@ -35,17 +35,21 @@ def save_shards(
     """
     from torch.distributed.checkpoint.state_dict_saver import async_save
 
-    writing = async_save(_parts(model, optimizer), checkpoint_id=folder, process_group=group)
+    parts = _parts(model, optimizer, stepped=bool(optimizer.state))
+    writing = async_save(parts, checkpoint_id=folder, process_group=group)
     assert isinstance(writing, Future)
     return writing
 
 
 def load_shards(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Read what this rank needs of a folder written by any number of ranks."""
+    from torch.distributed.checkpoint import FileSystemReader
     from torch.distributed.checkpoint.state_dict import set_state_dict
     from torch.distributed.checkpoint.state_dict_loader import load
 
-    parts = _parts(model, optimizer)
+    saved = FileSystemReader(folder).read_metadata().state_dict_metadata
+    stepped = any(name.startswith("optimizer.state.") for name in saved)
+    parts = _parts(model, optimizer, stepped=stepped)
     load(parts, checkpoint_id=folder, no_dist=not dist.is_initialized())
     set_state_dict(
         model,
@@ -53,6 +57,8 @@ def load_shards(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path
         model_state_dict=parts["model"],
         optim_state_dict=parts["optimizer"],
     )
+    if not stepped:
+        optimizer.state.clear()
 
 
 def load_model_shards(model: nn.Module, folder: Path) -> None:
@@ -88,6 +94,8 @@ def load_whole(
         ],
     }
     set_optimizer_state_dict(model, optimizer, by_name, options=options)
+    if not by_name["state"]:
+        optimizer.state.clear()
 
 
 def _names_in_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
@@ -96,8 +104,13 @@ def _names_in_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
     return [names[p] for group in optimizer.param_groups for p in group["params"]]
 
 
-def _parts(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _parts(model: nn.Module, optimizer: torch.optim.Optimizer, *, stepped: bool) -> dict[str, Any]:
+    """This rank's parts, or where to read them; of an optimiser that never stepped, no state."""
     from torch.distributed.checkpoint.state_dict import get_state_dict
 
     of_model, of_optimizer = get_state_dict(model, optimizer)
+    if not stepped:
+        # torch makes a state to ask for, by an empty step, which AdamW's bias correction counts.
+        of_optimizer["state"] = {}
+        optimizer.state.clear()
     return {"model": of_model, "optimizer": of_optimizer}
