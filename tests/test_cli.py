@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -311,6 +312,21 @@ def test_an_error_from_a_background_run_reaches_the_command_line(call, monkeypat
     result = call("train")
     assert result.exit_code == 1
     assert "the [disk] is full" in result.output
+
+
+def test_a_warning_is_a_line_without_its_place_in_the_code(call, monkeypatch):
+    from workbench import training
+
+    told = []
+
+    def start(*_, **__):
+        told.append(warnings.formatwarning("its share is low", UserWarning, "loop.py", 7, "code"))
+        raise WorkbenchError("enough", remedy="stop")
+
+    monkeypatch.setattr(training, "start", start)
+    usual = warnings.formatwarning
+    call("train")
+    assert told == ["warning its share is low\n"] and warnings.formatwarning is usual
 
 
 def test_a_failure_while_training_is_told_once_with_its_remedy(call, capfd):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,9 +38,13 @@ errors = Console(stderr=True)
 
 
 class OneLineErrors(TyperGroup):
-    """Shows a WorkbenchError as its problem and remedy; `--debug` lets the traceback through."""
+    """Shows a WorkbenchError as its problem and remedy; `--debug` lets the traceback through.
+
+    Warnings are lines, too, without the place in the code.
+    """
 
     def invoke(self, ctx):
+        usual, warnings.formatwarning = warnings.formatwarning, _one_line
         try:
             return super().invoke(ctx)
         except WorkbenchError as error:
@@ -49,6 +54,12 @@ class OneLineErrors(TyperGroup):
             if error.remedy:
                 errors.print(f"[dim]remedy[/dim] {escape(error.remedy)}", soft_wrap=True)
             raise typer.Exit(1) from None
+        finally:
+            warnings.formatwarning = usual
+
+
+def _one_line(message: Warning | str, *_place: object, **_more: object) -> str:
+    return f"warning {message}\n"
 
 
 def settings_of(path: Path | None, changes: list[str] | None, **given: Any) -> RunConfig:
