@@ -361,7 +361,9 @@ def test_names_of_the_papers_are_known_to_the_harness(harness):
     assert [task for task, each in named.items() if each.executes_code(index)] == ["humaneval"]
 
 
-def test_a_missing_package_is_one_line_with_the_extra_to_install(run, cache_dir, monkeypatch):
+@pytest.fixture
+def no_harness(monkeypatch):
+    """lm-eval is not installed."""
     whole = builtins.__import__
 
     def missing(module, *arguments, **options):
@@ -370,8 +372,16 @@ def test_a_missing_package_is_one_line_with_the_extra_to_install(run, cache_dir,
         return whole(module, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", missing)
+
+
+def test_a_missing_package_is_one_line_with_the_extra_to_install(no_harness, run, cache_dir):
     with pytest.raises(ConfigError, match=r"pip install 'workbench\[downstream\]'"):
         evaluate_downstream(run, ["piqa"], cache_dir=cache_dir)
+
+
+def test_a_step_that_is_not_there_is_named_before_tasks_are_read(no_harness, run, cache_dir):
+    with pytest.raises(RunError, match="no checkpoint of step 77"):
+        evaluate_downstream(run, ["piqa"], step=77, cache_dir=cache_dir)
 
 
 def test_a_checkpoint_that_is_not_there_is_named(harness, run, cache_dir, tmp_path):

@@ -9,8 +9,9 @@ import sys
 import pytest
 import torch
 
-from workbench.config import Policy, RunConfig, SelectionConfig, papers
-from workbench.core import ConfigError
+from workbench.config import Policy, RunConfig, SelectionConfig, papers, presets
+from workbench.config.paper_recipes import RECIPES
+from workbench.core import ConfigError, ModelError
 from workbench.kernels import domain_gradients, peak_mib
 from workbench.kernels.choice import Place
 from workbench.training import gauge as gauges
@@ -183,6 +184,20 @@ def test_signals_are_planned_to_cost_what_a_run_says_of_them(nano_config, nano_c
     assert asking.seconds > plain.seconds
 
 
+@pytest.mark.parametrize("mixer", ["acodm", "alignment"])
+def test_more_tracked_layers_than_the_model_has_are_refused_before_it_starts(mixer):
+    one = {"name": "tiny", "overrides": {"num_hidden_layers": 1}}
+    config = RunConfig(model=one, mixer=mixer).change(device="cpu")
+    with pytest.raises(ModelError, match="layers cannot be tracked in a model of 1 blocks"):
+        planned(config, devices=2)
+
+
+@pytest.mark.parametrize("model", sorted(RECIPES))
+def test_any_model_of_a_paper_is_rehearsed_with_the_layers_that_a_mixer_tracks(model):
+    config = presets.pretraining("ci", model, "planted").change(mixer="acodm", device="cpu")
+    assert planned(config, devices=2).policies_mib > 0
+
+
 def test_the_catalogue_knows_the_domains_where_nobody_names_them():
     config = RunConfig().change(device="cpu", micro_batch_rows=4, mixer="acodm")
     assert config.corpus.name == "installed"
@@ -217,6 +232,15 @@ def test_a_selector_that_judges_with_the_shards_of_its_run_gathers_them_on_every
     huge = config.change(batch_rows=64, model="llama-7b", context_tokens=64)
     plain, judging = (planned(each, devices=64) for each in (huge, huge.change(selector="quad")))
     assert judging.peak_mib > 4 * judging.parameters / 2**20 >= 0.9 * plain.peak_mib
+
+
+def test_a_selector_that_runs_no_model_is_planned_to_take_nothing():
+    config = RunConfig().change(device="cpu", batch_rows=8, micro_batch_rows=1, parallel="fsdp")
+    embedded = Policy("cluster_uniform", embedder="hidden")
+    for selector, runs in (("random", 0), ("cluster_uniform", 0), (embedded, 1), ("perplexity", 1)):
+        found = planned(config.change(selector=selector), devices=8)
+        assert found.selector_mib == pytest.approx(runs * 4 * found.parameters / 2**20)
+        assert sum("plans its own memory" in note for note in found.notes) == runs
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ CI_MODEL = {
     "num_attention_heads": 2,
 }
 
-THIN = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 400}
+THIN = {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 3, "vocab_size": 400}
 """A paper's model at `ci`, with the vocabulary of that profile's tokenizer."""
 
 TOUR_PROFILES: dict[str, dict[str, Any]] = {

@@ -71,13 +71,18 @@ def tracked_layers(
             "no linear map of an MLP was found in the model's blocks",
             remedy="use a decoder whose blocks have an MLP, or a mixer without gradient signals",
         )
-    if not 1 <= count <= len(found):
-        raise ModelError(
-            f"{count} layers cannot be tracked in a model of {len(found)} blocks",
-            remedy=f"set the mixer's tracked_layers to a number from 1 to {len(found)}",
-        )
+    check_tracked(count, len(found))
     blocks = _late(len(found), count) if depths is None else _nearest(len(found), depths)
     return dict(found[block] for block in blocks)
+
+
+def check_tracked(count: int, found: int) -> None:
+    """Raise ModelError unless `count` layers can be tracked in a model that has `found`."""
+    if not 1 <= count <= found:
+        raise ModelError(
+            f"{count} layers cannot be tracked in a model of {found} blocks",
+            remedy=f"set the mixer's tracked_layers to a number from 1 to {found}",
+        )
 
 
 def depths_of(model: nn.Module, layers: Iterable[str]) -> tuple[float, ...]:

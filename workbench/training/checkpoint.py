@@ -98,15 +98,11 @@ def load(folder: RunFolder, *, content_hash: str, step: int | None = None) -> di
     Raises:
         RunError: the file does not match its checksum, or belongs to another config or corpus.
     """
+    require(folder, step)
     steps = folder.checkpoints()
     if step == 0 or (step is None and not steps):
         return None
     wanted = steps[-1] if step is None else step
-    if wanted not in steps:
-        raise RunError(
-            f"{folder.path} has no checkpoint of step {wanted}",
-            remedy=f"use one of: {', '.join(map(str, steps)) or 'none'}",
-        )
     path = folder.checkpoint_path(wanted)
     older = [s for s in steps if s < wanted]
     remedy = f"resume from step {older[-1] if older else 0}: --step {older[-1] if older else 0}"
@@ -126,6 +122,16 @@ def load(folder: RunFolder, *, content_hash: str, step: int | None = None) -> di
         _check_sizes(path, remedy)
         saved["shards"] = str(path / SHARDS)
     return saved
+
+
+def require(folder: RunFolder, step: int | None) -> None:
+    """Raise RunError where there is no checkpoint of `step`; the newest and step 0 need none."""
+    steps = folder.checkpoints()
+    if step and step not in steps:
+        raise RunError(
+            f"{folder.path} has no checkpoint of step {step}",
+            remedy=f"use one of: {', '.join(map(str, steps)) or 'none'}",
+        )
 
 
 def _check_sizes(path: Path, remedy: str) -> None:

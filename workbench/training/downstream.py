@@ -64,6 +64,7 @@ def evaluate_downstream(
     run = run if isinstance(run, Run) else Run(RunFolder.open(run))
     if limit is not None and limit < 1:
         raise ConfigError(f"limit = {limit} leaves no document", remedy="give at least 1, or None")
+    checkpoint.require(run.folder, step)
     loaded = load_tasks(tasks, data=data, execute_code=execute_code)
     corpus = prepared_corpus(run, cache_dir=cache_dir)
     model, step, config = model_at(run.folder, corpus, step)

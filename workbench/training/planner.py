@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from workbench.config import RunConfig
-from workbench.core import ConfigError
+from workbench.core import SELECTORS, ConfigError, SampleSource, SelectionTask
 from workbench.data.catalogue import domain_count
 from workbench.kernels.choice import Place, form_for
 from workbench.kernels.chunked import CHUNK_MIB
@@ -264,7 +265,7 @@ def _memory(
         "policies_mib": _policies(config, shape, domains, rows, split=accumulates or devices > 1),
         "selector_mib": whole if sharded and _judges_itself(config) else 0.0,
     }
-    if config.selector is not None:
+    if config.selector is not None and _runs_a_model(config):
         notes.append(f"selector '{config.selector.name}' plans its own memory and time")
     moving = parts["activations_mib"] + parts["loss_mib"] + parts["copies_mib"]
     if training.activation_checkpointing:
@@ -327,9 +328,20 @@ def _policies(
     return found / MIB
 
 
+def _runs_a_model(config: RunConfig) -> bool:
+    """Whether the selector does; only one that is built knows, as its options decide."""
+    assert config.selector is not None
+    no_rows_MT = np.empty((0, config.rows.context_tokens + 1), dtype=np.int64)
+    task = SelectionTask(source=cast(SampleSource, None), reference_MT=no_rows_MT)
+    selector = SELECTORS.build(config.selector.name, task, **config.selector.options)
+    return getattr(selector, "judges_with_model", True)
+
+
 def _judges_itself(config: RunConfig) -> bool:
     """Whether a selector is given the run's own model, gathered on every rank."""
-    return config.selector is not None and config.selection.checkpoint is None
+    if config.selector is None or config.selection.checkpoint is not None:
+        return False
+    return _runs_a_model(config)
 
 
 def _unknown_domains(config: RunConfig, shape: Footprint, devices: int) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ import numpy as np
 from workbench.config import RunConfig
 from workbench.core import MIXERS, MixingTask, ReferenceMixer, Signal, TrackingMixer
 from workbench.models.footprint import Footprint
-from workbench.training.signals import OF_GRADIENTS
+from workbench.models.layers import check_tracked
+from workbench.training.signals import OF_GRADIENTS, OF_WEIGHTS
 
 FLOAT_BYTES = 4
 
@@ -100,6 +101,7 @@ def asked_by_mixer(config: RunConfig, shape: Footprint, domains: int) -> Asked:
 
     Raises:
         ConfigError: unknown mixer or options.
+        ModelError: the mixer tracks more layers than the model has.
     """
     MIXERS.check(config.mixer.name, config.mixer.options)
     # It asks for nothing, and its options may name domains, which are not known yet.
@@ -114,6 +116,8 @@ def asked_by_mixer(config: RunConfig, shape: Footprint, domains: int) -> Asked:
     )
     mixer = MIXERS.build(config.mixer.name, task, **config.mixer.options)
     tracked = None
+    if isinstance(mixer, TrackingMixer) and mixer.needs & OF_WEIGHTS:
+        check_tracked(mixer.tracking.layers, len(shape.down_projections))
     if isinstance(mixer, TrackingMixer) and mixer.needs & OF_GRADIENTS:
         layers = shape.down_projections[-mixer.tracking.layers :]
         tracked = Tracked(layers, domains, mixer.tracking.projection_width)
