@@ -249,7 +249,7 @@ def gpu(monkeypatch):
     answered = []
 
     def run(command, **options):
-        answered.append(command[-2:])
+        answered.append(command[-3:])
         text = json.dumps({"free_mib": 139 * 1024, "product_rate": 1e15})
         return subprocess.CompletedProcess(command, 0, stdout=text)
 
@@ -262,7 +262,7 @@ def gpu(monkeypatch):
 def test_a_gpu_is_asked_by_another_process_and_its_form_of_the_loss_is_planned_for(gpu):
     config = llama_7b(precision="bfloat16").change(device="cuda", micro_batch_rows=4)
     found = plan(config, devices=8)
-    assert gpu == [["cuda", "bfloat16"]]
+    assert gpu == [["cuda", "bfloat16", "8"]]
     assert (found.free_mib, found.flops_per_second) == (139 * 1024, 4e14)
     head = 32_000 * 4096 / 2**20
     errors = min(512, 4 * 4096 * 32_000 * 2 / 2**20)
@@ -297,6 +297,23 @@ def test_a_device_answers_from_another_process_or_says_why_not(monkeypatch):
     monkeypatch.setattr(gauges.subprocess, "run", lambda command, **how: run(failing, **how))
     with pytest.raises(ConfigError, match=r"'cuda' does not answer: RuntimeError: out of memory"):
         gauges.gauge_elsewhere("cuda")
+
+
+def test_an_answer_is_found_below_what_libraries_print_and_told_where_there_is_none(monkeypatch):
+    text = 'a library says hello\n{"free_mib": 5, "product_rate": null}\n'
+    done = subprocess.CompletedProcess([], 0, stdout=text)
+    monkeypatch.setattr(gauges.subprocess, "run", lambda *given, **how: done)
+    assert gauges.gauge_elsewhere("cuda") == gauges.Gauge(5, None)
+    for done.stdout, told in (("no driver", "'no driver'"), ("", "''"), ("[]", r"'\[\]'")):
+        with pytest.raises(ConfigError, match=f"does not answer: {told} was printed"):
+            gauges.gauge_elsewhere("cuda")
+
+
+def test_the_fullest_of_the_gpus_asked_for_decides(monkeypatch):
+    free = {"cuda": 80.0, "cuda:1": 7.0, "cuda:2": 60.0}
+    monkeypatch.setattr(gauges, "free_mib", free.__getitem__)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [gauges.gauge_here("cuda", None, n).free_mib for n in (1, 2, 8)] == [80, 7, 7]
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers_and_what_would_help():

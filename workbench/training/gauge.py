@@ -1,10 +1,10 @@
 """What a device has to give, asked without occupying it: free memory, rate of products.
 
-    found = gauge("cuda", "bfloat16")         # found.free_mib, found.product_rate
+    found = gauge("cuda", "bfloat16", 8)      # found.free_mib, found.product_rate
 
 A process that asks a GPU keeps half a GiB of it until it ends, and a notebook that only plans and
 launches lives as long as its run.  So a GPU that this process does not use yet is asked by a short
-process of its own: `python -m workbench.training.gauge cuda bfloat16`.
+process of its own: `python -m workbench.training.gauge cuda bfloat16 8`.
 """
 
 from __future__ import annotations
@@ -27,34 +27,38 @@ _PATIENCE_SECONDS = 120
 
 @dataclass(frozen=True)
 class Gauge:
-    """free_mib: of the device; product_rate: operations a second, None where it was not asked."""
+    """free_mib: the least of the devices; product_rate: operations a second, None if not asked."""
 
     free_mib: float
     product_rate: float | None
 
 
-def gauge(device: str, precision: str | None = None) -> Gauge:
-    """Ask a device.
+def gauge(device: str, precision: str | None = None, devices: int = 1) -> Gauge:
+    """Ask a device, and those of other ranks where there are several.
 
     Args:
-        precision: of the products to be timed; they are not when None.
+        precision: of the products to be timed, on the first; they are not when None.
+        devices: ranks, of which each has a GPU; a CPU they share.
     Raises:
         ConfigError: the device does not answer.
     """
-    if torch.device(device).type == "cuda" and not _in_use(device):
-        return gauge_elsewhere(device, precision)
+    on_cuda = torch.device(device).type == "cuda"
+    if on_cuda and (devices > 1 or not _in_use(device)):
+        return gauge_elsewhere(device, precision, devices)
     return gauge_here(device, precision)
 
 
-def gauge_here(device: str, precision: str | None = None) -> Gauge:
-    """In this process, which keeps a context on a GPU; see `gauge`."""
-    free = free_mib(device)
+def gauge_here(device: str, precision: str | None = None, devices: int = 1) -> Gauge:
+    """In this process, which keeps a context on every GPU it asks; see `gauge`."""
+    # A plan may be for more GPUs than there are here: those that are stand for the others.
+    here = range(1, min(devices, torch.cuda.device_count()))
+    free = min(map(free_mib, [device, *(f"cuda:{rank}" for rank in here)]))
     return Gauge(free, None if precision is None else product_rate(device, precision))
 
 
-def gauge_elsewhere(device: str, precision: str | None = None) -> Gauge:
+def gauge_elsewhere(device: str, precision: str | None = None, devices: int = 1) -> Gauge:
     """In a process of its own; see `gauge`."""
-    command = [sys.executable, "-m", __name__, device, *([precision] if precision else [])]
+    command = [sys.executable, "-m", __name__, device, precision or "", str(devices)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, timeout=_PATIENCE_SECONDS
@@ -65,7 +69,15 @@ def gauge_elsewhere(device: str, precision: str | None = None) -> Gauge:
             f"device '{device}' does not answer: {last}",
             remedy="see that nothing else fills it, or use device=cpu",
         ) from None
-    return Gauge(**json.loads(done.stdout))
+    # Libraries may print before the answer.
+    last = (done.stdout.strip().splitlines() or [""])[-1]
+    try:
+        return Gauge(**json.loads(last))
+    except (ValueError, TypeError):
+        raise ConfigError(
+            f"device '{device}' does not answer: '{last}' was printed in place of its numbers",
+            remedy="see what prints when Python starts, or use device=cpu",
+        ) from None
 
 
 def product_rate(device: str, precision: str) -> float:
@@ -90,4 +102,5 @@ def _in_use(device: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(gauge_here(*sys.argv[1:]))))
+    _, asked, timed, count = sys.argv
+    print(json.dumps(asdict(gauge_here(asked, timed or None, int(count)))))

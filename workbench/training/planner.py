@@ -149,7 +149,7 @@ def plan(
     memory = _memory(config, shape, devices, domains, notes)
     tokens, flops = _work(config, shape, domains)
     precision = config.training.precision if flops_per_second is None else None
-    found = gauge(config.training.device, precision)
+    found = gauge(config.training.device, precision, devices)
     if flops_per_second is None:
         assert found.product_rate is not None
         flops_per_second = REACHED_SHARE * found.product_rate
