@@ -103,6 +103,24 @@ def test_a_mixture_that_never_changes_is_measured_against_the_pool():
     assert followed(moved, pool).conflicts("static") == []
 
 
+def test_another_pool_starts_what_selector_and_mixer_do_again():
+    chosen = {"a": 0.8, "b": 0.2, "c": 0.0}
+    # A mixer that stays uniform, where the choice left no rows of one domain.
+    before = event(dict.fromkeys(CORPUS, 1 / 3))
+    after = event({"a": 0.5, "b": 0.5, "c": 0.0}, {**ONES, "a": 0.6, "b": 1.4}, chosen)
+    interplay = followed([before] * 30 + [after] * (FEWEST_STEPS - 1))
+    assert interplay.conflicts("static") == []
+    interplay.add(after)
+    found = {c.key: c for c in interplay.conflicts("static")}
+    assert all(c.steps == FEWEST_STEPS for c in found.values())
+    selected = found["a", "selector", "mixer"]
+    assert (selected.before, selected.after) == pytest.approx((0.5, 0.8))
+    assert selected.returned == pytest.approx(0.5 / 0.8)
+    assert found["a", "selector", "reweighter"].after == pytest.approx(0.8)
+    # The mixer is held against the new pool (0.8 → 0.5), not against what it sampled before.
+    assert ("a", "mixer", "reweighter") not in found
+
+
 def test_a_change_of_one_policy_forgets_nothing_of_the_others():
     steps = list(noisy(1.0, 200, 0.05))
     later = [event(steps[-1]["effective_mixture"], {**ONES, "a": 0.8})] * FEWEST_STEPS
@@ -185,6 +203,23 @@ def test_a_fork_that_only_weighs_is_warned_of_the_move_its_parent_made(moving, c
     assert warned_at(run) == []
     other = run.fork(100, background=False, reweighter=LINUPPER)
     assert warned_at(other) and min(warned_at(other)) >= 100 + FEWEST_STEPS
+
+
+def test_a_choice_in_mid_run_is_warned_of_in_the_shares_that_are_recorded(
+    nano_config, cache_dir, tmp_path
+):
+    from workbench.training import train
+
+    config = nano_config.change(selector="random", first_step=10, total_steps=60)
+    config = config.change(budget_tokens=16 * config.rows.context_tokens)
+    run = train(config.change(reweighter=LINUPPER), tmp_path, cache_dir=cache_dir)
+    rows, pool = run.folder.environment["domain_rows"], run.events("step")[-1]["pool_share"]
+    said = [e["message"] for e in run.events("warning") if "the selector" in e["message"]]
+    assert said and not warned_at(run)
+    for message in said:
+        domain = message.split("'")[1]
+        share = rows[domain] / sum(rows.values())
+        assert f"its share from {share:.1%} to {pool[domain]:.1%}" in message
 
 
 def test_a_constant_mixture_that_weights_take_back_is_warned_of(nano_config, cache_dir, tmp_path):

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         lds,
         score_scatter,
     )
-    from workbench.plots.interplay import interplay
     from workbench.plots.mixing import (
         energies,
         energy_walk,
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from workbench.plots.replay import policy_replay
     from workbench.plots.samples import implied_mixture, mixture, weight_histograms, weights
     from workbench.plots.series import Runs
+    from workbench.plots.shares import interplay
     from workbench.plots.static import png
     from workbench.plots.summaries import corpus, verdicts
     from workbench.plots.theme import CONFIG
@@ -58,7 +58,6 @@ _HOME = {
     "display": ("bundle", "fragment", "html", "show"),
     "forks": ("fork_tree", "paired_difference"),
     "influence": ("control_scores", "damping_slider", "inverse_cosines", "lds", "score_scatter"),
-    "interplay": ("interplay",),
     "mixing": (
         "energies",
         "energy_walk",
@@ -73,6 +72,7 @@ _HOME = {
     "replay": ("policy_replay",),
     "samples": ("implied_mixture", "mixture", "weight_histograms", "weights"),
     "series": ("Runs",),
+    "shares": ("interplay",),
     "static": ("png",),
     "summaries": ("corpus", "verdicts"),
     "theme": ("CONFIG",),

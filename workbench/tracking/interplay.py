@@ -116,14 +116,19 @@ class Interplay:
         self._seen: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque(maxlen=WINDOW_STEPS)
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """A `step` event.  Those of an older workbench, without shares of the pool, say nothing."""
+        """A `step` event; what selector and mixer do is followed anew where another pool begins.
+
+        Events of an older workbench, without shares of the pool, say nothing.
+        """
         if "pool_share" not in event:
             return
-        share_K = self._of(event["effective_mixture"])
+        pool_K, share_K = self._of(event["pool_share"]), self._of(event["effective_mixture"])
+        # What is on offer moves the shares of a mixer that does nothing.
+        if self._seen and not np.array_equal(pool_K, self._seen[-1][0], equal_nan=True):
+            self.restart(("selector", "mixer"))
         if len(self._first) < FEWEST_STEPS:
             self._first.append(share_K)
-        row = (self._of(event["pool_share"]), share_K, self._of(event["sample_weight"]))
-        self._seen.append(row)
+        self._seen.append((pool_K, share_K, self._of(event["sample_weight"])))
         for slot in SLOTS:
             self._steps[slot] += 1
 

@@ -5,7 +5,7 @@ interplay(run)          # one panel a domain: pool, sampling, weights, and what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,12 @@ from workbench.plots.draw import mark_events
 from workbench.plots.series import SMOOTHING_STEPS, Line, Runs, only, smooth
 from workbench.plots.theme import blank, say_nothing_yet, style
 
-Event = Mapping[str, Any]
-WEIGHTED = "× mean sample weight (reweighter)"
-FACTORS: dict[str, Callable[[Event, str], float]] = {
-    "share of the pool (selector)": lambda e, name: e["pool_share"][name],
-    "sampling probability (mixer)": lambda e, name: e["effective_mixture"][name],
-    WEIGHTED: lambda e, name: e["effective_share"].get(name, np.nan),
-}
+LABELS = (
+    "share of the pool (selector)",
+    "sampling probability (mixer)",
+    "× mean sample weight (reweighter)",
+)
+BREAKS = ("selected", "set")
 
 
 def interplay(run: Runs) -> go.Figure:
@@ -37,16 +36,16 @@ def interplay(run: Runs) -> go.Figure:
     domains = list(events[0]["mixture"])
     figure, panels = small_multiples(title, domains, y="share", legend=True)
     step_S = np.array([event["step"] for event in events])
+    breaks = [event["step"] for event in one.events() if event["kind"] in BREAKS]
     for panel, domain in zip(panels, domains, strict=True):
-        for index, (label, value) in enumerate(FACTORS.items()):
-            share_S = np.array([value(event, domain) for event in events], dtype=float)
+        for index, (label, share_S) in enumerate(
+            zip(LABELS, _factors(events, domain, np.searchsorted(step_S, breaks)), strict=True)
+        ):
             seen_S = np.isfinite(share_S)
-            # Weights follow the rows of a batch; the other two are set, and jump where they do.
-            steps = SMOOTHING_STEPS if label == WEIGHTED else 0
-            smooth_S = smooth(share_S[seen_S], steps)
-            if len(smooth_S):
+            if seen_S.any():
+                shown_S = share_S[seen_S]
                 panel.line(
-                    Line(step_S[seen_S], smooth_S, smooth_S, smooth_S, 1),
+                    Line(step_S[seen_S], shown_S, shown_S, shown_S, 1),
                     label=label,
                     style=style(index),
                     unit="of what counts",
@@ -54,3 +53,20 @@ def interplay(run: Runs) -> go.Figure:
                 )
     mark_events(figure, {one.path.name: [one]}, panels)
     return figure
+
+
+def _factors(
+    events: Sequence[Mapping[str, Any]], domain: str, breaks: Sequence[int] | np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Shares of the pool and of a batch, and the product with the weight, (S,) each.
+
+    Weights follow the rows of a batch and are smoothed, but not over `breaks` (indices of events);
+    the other two are set, and jump where they do.
+    """
+    pool_S, share_S, weight_S = (
+        np.array([event[field].get(domain, np.nan) for event in events], dtype=float)
+        for field in ("pool_share", "effective_mixture", "sample_weight")
+    )
+    parts = np.split(weight_S, np.unique(breaks))
+    smooth_S = np.concatenate([smooth(part_S, SMOOTHING_STEPS) for part_S in parts])
+    return pool_S, share_S, share_S * smooth_S
