@@ -151,9 +151,16 @@ def test_phases_are_read_as_the_summary_counts_them(write_timed):
     assert phases(run) == counted
     [row] = cost_table([run]).to_dict("records")
     assert (row["train_seconds"], row["cost_flops"]) == (3.0, 2e9)
+    assert (row["train_flops"], row["evaluate_flops"]) == (2e9, 1e9)
+    dear = counted | {"influence": {"seconds": 2.0, "flops": 5e9}}
+    chosen = write_timed("c", 1.0, {4: 4.0}, summary={"compute": dear}, selector="random")
+    table = cost_table([run, chosen])
+    assert table["influence_flops"].tolist() == [0.0, 5e9]
+    assert table["influence_seconds"].tolist() == [0.0, 2.0]
+    assert table["cost_flops"].tolist() == [2e9, 7e9]
     older = write_timed("b", 1.0, {4: 4.0}, reweighter="linupper")
     assert phases(older)["train"] == {"seconds": 4.0, "flops": None}
-    assert "cost_flops" not in cost_table([run, older])
+    assert not [name for name in cost_table([run, older]) if name.endswith("flops")]
 
 
 def test_runs_that_have_not_finished_are_refused_by_name(write_run, fast_and_slow):

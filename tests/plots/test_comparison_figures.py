@@ -72,6 +72,17 @@ def test_costs_stack_phases_and_leave_out_sums_and_phases_without_time():
     assert [trace.name for trace in costs(rows).data] == ["train", "select"]
 
 
+def test_costs_are_drawn_in_operations_where_they_were_counted():
+    row = {"setting": "a", "train_seconds": 4.0, "train_flops": 2e9, "influence_flops": 3e9}
+    figure = costs([row | {"cost_flops": 5e9}], by="flops")
+    assert [(trace.name, list(trace.x)) for trace in figure.data] == [
+        *(("train", [2e9]), ("influence", [3e9])),
+    ]
+    assert "operations" in figure.layout.xaxis.title.text
+    uncounted = costs([{"setting": "a", "train_seconds": 4.0}], by="flops")
+    assert uncounted.layout.annotations[0].text == "no flops were counted"
+
+
 def test_the_mean_over_time_runs_where_all_runs_have_values():
     first = (np.array([0.0, 4.0]), np.array([8.0, 4.0]))
     second = (np.array([1.0, 5.0]), np.array([6.0, 4.0]))

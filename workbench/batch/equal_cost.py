@@ -14,9 +14,9 @@ Shapes: N evaluations.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -62,9 +62,10 @@ def phases(run: RunFolder) -> dict[str, dict[str, float | None]]:
 
 
 def cost_table(runs: Runs, *, without: Collection[str] = ()) -> pd.DataFrame:
-    """One row a setting, means over its finished runs: seconds by phase, cost, losses in nats.
+    """One row a setting, means over its finished runs: what phases cost, losses in nats.
 
-    `cost_seconds` leaves out evaluation; `cost_flops` is there when every run counted them;
+    `<phase>_seconds` and `<phase>_flops` are 0 where a setting has no such phase; `cost_seconds`
+    and `cost_flops` leave out evaluation.  FLOPs are there when every run counted them;
     `held_out_nats` is at the end, `at_equal_cost_nats` where `equal_cost_seconds` were spent.
 
     Args:
@@ -78,22 +79,24 @@ def cost_table(runs: Runs, *, without: Collection[str] = ()) -> pd.DataFrame:
         return pd.DataFrame()
     curves = {label: [_curve(run, without) for run in own] for label, own in groups.items()}
     budget = _cheapest(curves)
+    by_phase = _by_phase(groups)
     rows = [
         {
             "setting": label,
             "runs": len(own),
-            **_mean_seconds(own),
+            **by_phase[label],
             "cost_seconds": _mean([seconds_N[-1] for seconds_N, _ in curves[label]]),
-            "cost_flops": _mean([_charged_flops(run) for run in own]),
+            "cost_flops": sum(_charged_flops(by_phase[label])),
             "held_out_nats": _mean([nats_N[-1] for _, nats_N in curves[label]]),
             "equal_cost_seconds": budget,
             "at_equal_cost_nats": _mean([_at(curve, budget) for curve in curves[label]]),
         }
         for label, own in groups.items()
     ]
-    if any(math.isnan(row["cost_flops"]) for row in rows):
-        rows = [{name: row[name] for name in row if name != "cost_flops"} for row in rows]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if table["cost_flops"].isna().any():
+        return table[[name for name in table if not str(name).endswith("_flops")]]
+    return table
 
 
 def cost_curves(runs: Runs, *, without: Collection[str] = ()) -> dict[str, list[Curve]]:
@@ -223,18 +226,34 @@ def _at(curve: Curve, spent: float) -> float:
     return float(np.interp(spent, *curve, left=math.nan))
 
 
-def _mean_seconds(runs: list[RunFolder]) -> dict[str, Any]:
-    told = [phases(run) for run in runs]
-    names = dict.fromkeys(phase for own in told for phase in own)
+def _by_phase(groups: Groups) -> dict[str, dict[str, float]]:
+    """Per label `<phase>_seconds` and `<phase>_flops` of all phases that any setting has."""
+    told = {label: [phases(run) for run in own] for label, own in groups.items()}
+    names = dict.fromkeys(name for own in chain(*told.values()) for name in own)
     return {
-        f"{phase}_seconds": _mean([own.get(phase, {}).get("seconds") or 0.0 for own in told])
-        for phase in names
+        label: {
+            f"{name}_{by}": _mean([_spent(run, name, by) for run in own])
+            for by in _UNITS
+            for name in names
+        }
+        for label, own in told.items()
     }
 
 
-def _charged_flops(run: RunFolder) -> float:
-    flops = [own["flops"] for phase, own in phases(run).items() if phase != NOT_CHARGED]
-    return sum(math.nan if one is None else one for one in flops)
+def _spent(run: Mapping[str, Mapping[str, float | None]], phase: str, by: str) -> float:
+    """What a phase took; 0 where the run has none, NaN where operations were not counted."""
+    own = run.get(phase)
+    if own is None or (by == "seconds" and own[by] is None):
+        return 0.0
+    return math.nan if own[by] is None else float(own[by])
+
+
+def _charged_flops(by_phase: Mapping[str, float]) -> list[float]:
+    return [
+        flops
+        for name, flops in by_phase.items()
+        if name.endswith("_flops") and name != f"{NOT_CHARGED}_flops"
+    ]
 
 
 def _mean(values: list[float]) -> float:

@@ -1,7 +1,7 @@
 """Runs side by side: where they differ by domain, what they cost, what they reach for it.
 
 domain_verdicts(batch.by_domain(verdicts))
-costs(batch.cost_table(runs).to_dict("records"))
+costs(batch.cost_table(runs).to_dict("records"), by="flops")
 held_out_by_seconds(batch.cost_curves(runs))
 
 Shapes: N evaluations, P drawn points.
@@ -26,6 +26,11 @@ DIFFERENCE_COLOURS = [[0.0, "#56B4E9"], [0.5, "#F7F7F7"], [1.0, "#E69F00"]]
 _SIGNS = {"better": "▲ ", "worse": "▼ "}
 _POINTS = 60
 _ROW_PX = 44
+_MEASURES = {
+    "seconds": ("Time by phase", ".2f", "seconds"),
+    "flops": ("Operations by phase", ".3s", "floating-point operations"),
+}
+"""Title, number format and unit of what is spent."""
 
 
 def domain_verdicts(verdicts: Mapping[str, Mapping[str, VerdictLike]]) -> go.Figure:
@@ -70,33 +75,36 @@ def domain_verdicts(verdicts: Mapping[str, Mapping[str, VerdictLike]]) -> go.Fig
     return figure
 
 
-def costs(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """Seconds of each setting by phase, stacked.
+def costs(rows: Sequence[Mapping[str, Any]], *, by: str = "seconds") -> go.Figure:
+    """Seconds or operations of each setting by phase, stacked.
 
     Args:
-        rows: with `setting` and a `<phase>_seconds` for each phase; those that say what a run
-            cost or may cost (`cost_seconds`, `equal_cost_seconds`) are sums, not phases.
+        rows: with `setting` and a `<phase>_seconds` (or `_flops`) for each phase; those that say
+            what a run cost or may cost (`cost_seconds`, `equal_cost_seconds`) are sums, not phases.
+        by: `seconds`, or `flops` where every run counted them.
     """
-    figure = blank("Time by phase", x="seconds", height=130 + _ROW_PX * max(1, len(rows)))
+    title, format_, unit = _MEASURES[by]
+    figure = blank(title, x=unit, height=130 + _ROW_PX * max(1, len(rows)))
+    names = rows[0] if rows else ()
     phases = [
-        name.removesuffix("_seconds")
-        for name in (rows[0] if rows else ())
-        if name.endswith("_seconds") and "cost" not in name
+        name.removesuffix(f"_{by}")
+        for name in names
+        if name.endswith(f"_{by}") and "cost" not in name
     ]
     if not phases:
-        return say_nothing_yet(figure, "no finished run")
+        return say_nothing_yet(figure, f"no {by} were counted" if rows else "no finished run")
     ordered = list(rows)[::-1]
     for index, phase in enumerate(phases):
-        if not any(row[f"{phase}_seconds"] for row in ordered):
+        if not any(row[f"{phase}_{by}"] for row in ordered):
             continue
         look = style(index)
         figure.add_bar(
-            x=[row[f"{phase}_seconds"] for row in ordered],
+            x=[row[f"{phase}_{by}"] for row in ordered],
             y=[safe(row["setting"]) for row in ordered],
             orientation="h",
             name=phase,
             marker={"color": look.colour, "pattern": {"shape": look.pattern}},
-            hovertemplate=f"%{{y}}<br>{phase} %{{x:.2f}} s<extra></extra>",
+            hovertemplate=f"%{{y}}<br>{phase} %{{x:{format_}}} {unit}<extra></extra>",
         )
     figure.update_layout(
         barmode="stack", bargap=0.35, showlegend=True, legend={"traceorder": "normal"}
