@@ -53,6 +53,37 @@ def test_a_policy_that_its_name_tells_apart_is_called_by_it_alone(write_run):
     ]
 
 
+def test_static_mixtures_have_short_labels_that_differ(write_run):
+    domains = ("clean_prose", "dirty_prose", "code", "dialogue", "tables")
+    mixtures = [{name: (i + j + 1.1) / 29 for j, name in enumerate(domains)} for i in range(5)]
+    runs = [
+        write_run(f"m{i}", mixer={"name": "static", "mixture": mixture})
+        for i, mixture in enumerate(mixtures)
+    ]
+    labels = list(group_runs(runs))
+    assert len(labels) == 5 and max(map(len, labels)) < 90
+    assert labels[0].startswith("clean_prose=0.0379, dirty_prose=0.0724, ")
+    near = dict(zip(domains, mixtures[0].values(), strict=True))
+    near["code"] += 1e-7
+    close = write_run("close", mixer={"name": "static", "mixture": near})
+    assert len(group_runs([runs[0], close])) == 2, "rounding merges no two mixtures"
+
+
+def test_what_changes_nothing_is_no_part_of_a_label_unless_nothing_else_differs(write_run):
+    plain = write_run("a", **{"selection.reference_rows": 32})
+    other = write_run("b", reweighter="linupper", keep_checkpoints=9, checkpoint_every_steps=2)
+    quad = write_run("c", selector="quad", record_every_steps=2)
+    assert list(group_runs([plain, other, quad])) == ["uniform", "linupper", "quad"]
+    wide = write_run("d", selector="quad", **{"selection.reference_rows": 32})
+    assert list(group_runs([plain, quad, wide])) == [
+        "uniform",
+        "reference_rows=64, quad",
+        "reference_rows=32, quad",
+    ]
+    often = write_run("e", checkpoint_every_steps=2)
+    assert len(group_runs([write_run("f"), often])) == 2
+
+
 def test_runs_matched_seed_by_seed_are_repetitions_of_one_setting(write_run):
     dear = [write_run(f"dear_seed{seed}", seed=seed, selector="quad") for seed in range(3)]
     plain = [write_run(f"plain_seed{seed}", seed=seed) for seed in range(3)]

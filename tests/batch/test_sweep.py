@@ -229,6 +229,12 @@ def test_a_changed_plan_or_notebook_is_refused(write_notebook, tmp_path):
     assert (tmp_path / "s" / "sweep.json").read_bytes() == before
 
 
+def test_a_folder_alone_that_holds_no_sweep_is_no_order_to_start_one(tmp_path):
+    with pytest.raises(RunError, match=r"typo holds no sweep.*grid or seeds"):
+        sweep(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
 def test_cells_at_work_at_the_same_time_are_all_done(write_notebook, tmp_path):
     done = sweep(
         tmp_path / "s", notebook=write_notebook(WRITE), seeds=[0, 1], workers=2, watch=lines()

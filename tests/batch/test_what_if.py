@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,21 @@ def test_a_mixture_between_the_runs_is_predicted_with_its_interval(what_if):
     assert prediction.nats[MEAN] == pytest.approx(np.mean(list(truth.values())), abs=0.05)
     assert prediction.outside == 0 and "Inside the sampled mixtures" in str(prediction)
     assert "14 runs of 14 mixtures of 3 domains, ridge" in repr(what_if)
+
+
+def test_a_fit_that_predicts_nothing_says_so_and_no_negative_share(what_if):
+    assert "% of the variance of their mean loss predicted" in repr(what_if)
+    explained_D = np.full_like(what_if.surrogate.explained_D, -0.76)
+    poor = replace(what_if, surrogate=replace(what_if.surrogate, explained_D=explained_D))
+    assert "no better than by their mean" in repr(poor) and "-76" not in repr(poor)
+
+
+def test_a_folder_that_is_not_there_is_called_that(tmp_path):
+    for ask in (fit_runs, lambda folder: score_predictions(tmp_path, folder)):
+        with pytest.raises(RunError, match=r"there is no folder .*nowhere"):
+            ask(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"there is no folder .*nowhere"):
+        score_predictions(tmp_path / "nowhere", [])
 
 
 def test_shares_are_scaled_and_missing_domains_get_none(what_if):

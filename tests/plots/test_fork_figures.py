@@ -68,6 +68,13 @@ def test_several_runs_of_a_label_are_refused(runs):
         plots.paired_difference(runs["base"], {"late": [runs["late"], runs["again"]]})
 
 
+def test_a_run_of_another_family_is_refused(runs, nano_config, cache_dir):
+    folder = runs["base"].path.parent
+    other = train(nano_config.change(name="other", total_steps=2), folder, cache_dir=cache_dir)
+    with pytest.raises(ConfigError, match=r"'other' .* is no fork of base"):
+        plots.paired_difference(runs["base"], {"late": runs["late"], "other": other})
+
+
 def test_what_counts_shows_the_three_factors_of_each_domain(runs):
     figure = plots.interplay(runs["late"])
     last = runs["late"].events("step")[-1]

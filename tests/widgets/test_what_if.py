@@ -141,7 +141,7 @@ def test_chance_is_called_chance(trials, tmp_path):
         for i, run in enumerate(trials)
     ]
     explorer = widgets.what_if(runs, live=True)
-    assert "no better than by their mean: what the sliders show is chance" in explorer.text
+    assert "no better than by their mean: what is predicted is chance" in explorer.text
 
 
 def test_record_writes_what_is_shown_and_score_finds_its_run(explorer, tmp_path):

@@ -8,12 +8,12 @@ for verdict in compare(groups, "uniform"):
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.batch.settings import differing_settings, flatten
+from workbench.batch.settings import BOOKKEEPING, differing_settings, flatten
 from workbench.config import POLICY_SLOTS
 from workbench.core import ConfigError, RunError, WorkbenchError, unknown_name
 from workbench.tracking import RunFolder, find_runs
@@ -67,11 +67,40 @@ def _labelled(runs: Runs) -> Iterator[tuple[str, RunFolder]]:
                 yield str(label), _folder(run)
         return
     folders = [_folder(run) for run in runs]
-    differing = _without_implied(differing_settings(folders))
+    differing = _without_implied(_without_idle(differing_settings(folders), folders))
     shown = _short_names(differing)
-    for i, run in enumerate(folders):
-        values = {shown[name]: row[i] for name, row in differing.items() if row[i] is not None}
-        yield _label(values) or _plain_label(run, alone=len(folders) == 1), run
+    rows = [
+        {shown[name]: row[i] for name, row in differing.items() if row[i] is not None}
+        for i in range(len(folders))
+    ]
+    exact, labels = ([_label(row, told) for row in rows] for told in (str, _brief))
+    if len(set(labels)) < len(set(exact)):
+        labels = exact
+    for label, run in zip(labels, folders, strict=True):
+        yield label or _plain_label(run, alone=len(folders) == 1), run
+
+
+def _without_idle(
+    differing: dict[str, list[Any]], folders: Sequence[RunFolder]
+) -> dict[str, list[Any]]:
+    """Leave out how often runs write, and how they would select if they did, where the rest
+    tells the runs apart."""
+    kept = dict(differing)
+    for name, values in differing.items():
+        used: list[Any] = [None] * len(folders)
+        if name.startswith("selection."):
+            used = [
+                value if run.config.get("selector") else None
+                for value, run in zip(values, folders, strict=True)
+            ]
+        elif name not in BOOKKEEPING:
+            continue
+        without = {own: row for own, row in kept.items() if own != name}
+        if len({str(value) for value in used if value is not None}) > 1:
+            without = {**kept, name: used}
+        if _distinct(without) == _distinct(kept):
+            kept = without
+    return kept
 
 
 def _without_implied(differing: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -95,8 +124,8 @@ def _distinct(differing: dict[str, list[Any]]) -> int:
 
 
 def _short_names(names: Iterable[str]) -> dict[str, str]:
-    """Dotted names without their part, where that leaves no two alike."""
-    short = {name: name.split(".", 1)[-1] for name in names}
+    """Dotted names without their part, domains alone, where that leaves no two alike."""
+    short = {name: name.removeprefix("mixer.mixture.").split(".", 1)[-1] for name in names}
     counts = Counter(short.values())
     # A name alone says enough: `linupper`, not `reweighter.name=linupper`.
     keep = {name for name, own in short.items() if counts[own] > 1 or own == "name"}
@@ -213,12 +242,19 @@ def _folder(run: AnyRun) -> RunFolder:
     return run if isinstance(run, RunFolder) else run.folder
 
 
-def _label(values: dict[str, Any]) -> str:
+def _brief(value: Any) -> str:
+    """A value in at most three digits."""
+    rounded = f"{value:.3g}" if isinstance(value, float) else ""
+    return rounded if rounded and float(rounded) != value else str(value)
+
+
+def _label(values: dict[str, Any], said: Callable[[Any], str]) -> str:
     """The values in words; plain policies go unsaid beside anything else."""
     told = {name: value for name, value in values.items() if _PLAIN.get(name) != value}
     told = told or dict(list(values.items())[-1:])
     return ", ".join(
-        str(value) if name.endswith(".name") else f"{name}={value}" for name, value in told.items()
+        str(value) if name.endswith(".name") else f"{name}={said(value)}"
+        for name, value in told.items()
     )
 
 

@@ -165,8 +165,13 @@ def score_predictions(folder: str | Path, runs: Runs | str | Path) -> Scores:
         folder: where predictions were recorded.
         runs: run folders, or a folder that holds them; unfinished ones wait.
     Raises:
-        RunError: a damaged line, or a run whose record lacks mixtures or evaluations.
+        RunError: no such folder, a damaged line, or a run whose record lacks mixtures or
+            evaluations.
     """
+    if not Path(folder).is_dir():
+        raise RunError(
+            f"there is no folder {folder}", remedy="name the one that predictions were recorded in"
+        )
     grouped = group_runs(found(runs)).values()
     finished = [run for own in grouped for run in own if run.status() == "finished"]
     mixtures = [average_mixture(run) for run in finished]

@@ -27,6 +27,15 @@ _NAMES_A_RUN = {
     *(f"mixer.{option}" for option in ("agent", "reference", "trials")),
 }
 
+BOOKKEEPING = frozenset(
+    f"training.{name}"
+    for name in (
+        *("record_every_steps", "ledger_every_steps", "keep_checkpoints"),
+        *("checkpoint_every_steps", "evaluate_every_steps"),
+    )
+)
+"""How often a run writes and is looked at, which changes nothing that it learns."""
+
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings by dotted name, such as `training.total_steps`."""

@@ -158,7 +158,8 @@ def sweep(
         watch: told how far it is; bars or lines when None.
     Raises:
         ConfigError: what cannot be swept, before anything is executed.
-        RunError: the folder holds another sweep, or another process is at work on it.
+        RunError: the folder is named alone and holds no sweep, it holds another sweep, or another
+            process is at work on it.
         KeyboardInterrupt: after an interrupt; runs at work have stopped with a checkpoint.
     """
     path = Path(out_dir)
@@ -167,7 +168,9 @@ def sweep(
     if workers < 1:
         raise ConfigError(f"workers = {workers}", remedy="give 1 or more")
     plan = None
-    if asked or not (path / "sweep.json").is_file():
+    if not asked:
+        _check_held(path)
+    else:
         sets = choose_sets(**chosen, draw_seed=draw_seed)
         template = notebook or TEMPLATE
         seeds = (0,) if seeds is None else tuple(seeds)
@@ -178,6 +181,14 @@ def sweep(
         with watching(watch) as watch_it:
             _Queue(held, watch_it, timeout_seconds).work(workers, retry_failed=retry_failed)
     return held
+
+
+def _check_held(path: Path) -> None:
+    if not (path / "sweep.json").is_file():
+        raise RunError(
+            f"{path} holds no sweep",
+            remedy="correct the folder, or say what to sweep, such as a grid or seeds",
+        )
 
 
 def _settled(path: Path, plan: Plan | None) -> Sweep:

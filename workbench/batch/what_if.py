@@ -20,10 +20,10 @@ import numpy as np
 from workbench.batch.comparison import (
     check_comparable,
     final_held_out,
-    flatten,
     group_runs,
     live_changes,
 )
+from workbench.batch.settings import BOOKKEEPING, flatten
 from workbench.core import ConfigError, RunError, unknown_name
 from workbench.tracking import RunFolder, find_runs
 
@@ -36,10 +36,6 @@ MEAN = "mean of domains"
 # What a run is called, how it mixes, what prepares its rows, and how often it writes do not change
 # what is predicted.
 _FREE = ("name", "seed", "mixer.", "corpus.workers", "training.device", "training.threads")
-_BOOKKEEPING = (
-    *("training.record_every_steps", "training.ledger_every_steps", "training.keep_checkpoints"),
-    *("training.checkpoint_every_steps", "training.evaluate_every_steps"),
-)
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,23 @@ class WhatIf:
     config: dict[str, Any]
 
     def __repr__(self) -> str:
-        explained = float(self.surrogate.explained_D[-1])
         return (
             f"WhatIf({len(self.runs)} runs of {self.surrogate.mixtures} mixtures of "
-            f"{len(self.domains)} domains, {self.surrogate.settings['method']}, {explained:.0%} of "
-            "the variance of the mean loss predicted when a mixture is left out)"
+            f"{len(self.domains)} domains, {self.surrogate.settings['method']}; {self.trust})"
+        )
+
+    @property
+    def trust(self) -> str:
+        """How well the mean loss of a mixture is predicted when it is left out, in words."""
+        explained = float(self.surrogate.explained_D[-1])
+        if explained > 0:
+            return (
+                f"left out in turn, the fitted mixtures have {explained:.0%} of the variance of "
+                "their mean loss predicted"
+            )
+        return (
+            "left out in turn, the fitted mixtures are predicted no better than by their mean: "
+            "what is predicted is chance"
         )
 
     @property
@@ -187,7 +195,8 @@ def fit_runs(
         level: of the intervals.
         without: evaluated domains that do not count in the mean, such as one known to be noise.
     Raises:
-        RunError: a run is not finished, or differs from the first in more than its mixture.
+        RunError: no such folder, a run is not finished, or it differs from the first in more than
+            its mixture.
         ConfigError: fewer different mixtures than the intervals need, or what `method` lacks.
     """
     from workbench.mixing.surrogate import fewest_mixtures, fit_surrogate
@@ -220,8 +229,16 @@ def fit_runs(
 
 
 def found(runs: Runs | str | Path) -> Runs:
-    """Runs as given, or those at and below a folder."""
-    return find_runs(runs) if isinstance(runs, (str, Path)) else runs
+    """Runs as given, or those at and below a folder.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    if not isinstance(runs, (str, Path)):
+        return runs
+    if not Path(runs).is_dir():
+        raise RunError(f"there is no folder {runs}", remedy="correct the path, or train runs there")
+    return find_runs(runs)
 
 
 def conditions(run: RunFolder) -> dict[str, Any]:
@@ -229,7 +246,7 @@ def conditions(run: RunFolder) -> dict[str, Any]:
     settings = {
         name: value
         for name, value in flatten(run.config).items()
-        if not name.startswith(_FREE) and name not in _BOOKKEEPING
+        if not name.startswith(_FREE) and name not in BOOKKEEPING
     }
     return {**settings, "content_hash": run.environment.get("content_hash")}
 

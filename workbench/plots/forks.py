@@ -50,13 +50,21 @@ def paired_difference(parent: Recorded, forks: Runs) -> go.Figure:
     0 the fork is better.
 
     Raises:
-        ConfigError: several runs of one label: a fork has one parent.
+        ConfigError: several runs of one label: a fork has one parent; or a run of another family.
     """
     groups = grouped(forks)
     for label, own in groups.items():
         if len(own) > 1:
             raise ConfigError(
                 f"'{label}' has {len(own)} runs", remedy="give one fork a label, each with its own"
+            )
+    known = {member.path.resolve() for member in family(_folder(parent))}
+    for label, (own, *_) in groups.items():
+        if _folder(own).path.resolve() not in known:
+            raise ConfigError(
+                f"'{label}' ({own.path.name}) is no fork of {parent.path.name}: what they differ "
+                "in is not what a fork changed",
+                remedy="give runs of one family, see fork_tree; compare others by `batch.compare`",
             )
     starts = {label: _start(own[0]) for label, own in groups.items()}
     held = {label: _held_out(parent, own[0], starts[label]) for label, own in groups.items()}

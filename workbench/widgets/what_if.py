@@ -66,15 +66,8 @@ def what_if(
 
 def told(fitted: WhatIf, prediction: Prediction) -> str:
     """How far to trust the figure, in words."""
-    explained = float(fitted.surrogate.explained_D[-1])
-    trust = (
-        f"Left out in turn, the fitted mixtures have {explained:.0%} of the variance of their mean "
-        "loss predicted."
-        if explained > 0
-        else "Left out in turn, the fitted mixtures are predicted no better than by their mean: "
-        "what the sliders show is chance."
-    )
-    return f"{prediction.warning or 'Inside the sampled mixtures.'} {trust}"
+    trust = fitted.trust[0].upper() + fitted.trust[1:]
+    return f"{prediction.warning or 'Inside the sampled mixtures.'} {trust}."
 
 
 class WhatIfTwin:
