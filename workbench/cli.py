@@ -19,6 +19,7 @@ from workbench.console import (
     OneLineErrors,
     bar,
     console,
+    devices_of,
     errors,
     follow_launched,
     follow_run,
@@ -54,9 +55,11 @@ ConfigFile = Annotated[
 Corpus = Annotated[
     str | None, typer.Option(help="installed, planted, a folder, a file, or a datasets name.")
 ]
-
 Devices = Annotated[
     int, typer.Option(help="Processes of torchrun, one for each; 1 trains in this one.")
+]
+SameDevices = Annotated[
+    int | None, typer.Option("--devices", help="As in train; as many as the run had, unless given.")
 ]
 Sinks = Annotated[
     list[str] | None,
@@ -153,6 +156,9 @@ def plan(
     flops: Annotated[
         float | None, typer.Option(help="Operations a second of one device; measured here.")
     ] = None,
+    memory_gib: Annotated[
+        float | None, typer.Option(help="Free on each GPU of another machine; needs --flops.")
+    ] = None,
     changes: Settings = None,
 ) -> None:
     """Memory, time and disk that a run needs, from its shape alone; nothing is trained."""
@@ -165,7 +171,8 @@ def plan(
         else presets.pretraining("full", model, corpus)
     )
     settings = base.change(**values_of(changes))
-    found = planner.plan(settings, corpus_domains=domains, devices=devices, flops_per_second=flops)
+    machine = {"devices": devices, "flops_per_second": flops, "memory_gib": memory_gib}
+    found = planner.plan(settings, corpus_domains=domains, **machine)
     print_table(found.rows(), title=f"MiB on each of {devices} × {found.device}")
     console.print(str(found), soft_wrap=True, highlight=False)
     for warning in found.warnings:
@@ -179,13 +186,14 @@ def plan(
 def resume(
     path: Annotated[Path, typer.Argument(help="A run folder.")],
     step: Annotated[int | None, typer.Option(help="Checkpoint to go on from; newest.")] = None,
-    devices: Devices = 1,
+    devices: SameDevices = None,
     sink: Sinks = None,
     changes: Settings = None,
 ) -> None:
     """Continue a run that was stopped, failed or was killed."""
     from workbench import batch, training
 
+    devices = devices_of(path, devices)
     if devices != 1:
         _require_no_sinks(sink)
         arguments = [] if step is None else [f"--step={step}"]
@@ -205,13 +213,14 @@ def fork(
     path: Annotated[Path, typer.Argument(help="A run folder; it may still be training.")],
     step: Annotated[int, typer.Option(help="First step that is the fork's own.")],
     name: Annotated[str | None, typer.Option(help="Name of the fork's folder.")] = None,
-    devices: Devices = 1,
+    devices: SameDevices = None,
     sink: Sinks = None,
     changes: Settings = None,
 ) -> None:
     """Train a run that shares its first steps with another and then differs in one thing."""
     from workbench import batch, training
 
+    devices = devices_of(path, devices)
     if devices != 1:
         _require_no_sinks(sink)
         forked = batch.fork(path, step, devices=devices, name=name, **values_of(changes))

@@ -112,13 +112,23 @@ def follow_run(run: Run, since: float) -> None:
         console.print(f"continue with: workbench resume {run.path}", soft_wrap=True)
 
 
+def devices_of(path: Path, asked: int | None) -> int:
+    """Those asked for, or as many as the run had; this process alone where it is a rank itself."""
+    from workbench.batch.launch import devices_of
+
+    if asked is not None or "TORCHELASTIC_RUN_ID" in os.environ:
+        return 1 if asked is None else asked
+    return devices_of(path.absolute())
+
+
 def follow_launched(running: Launched) -> None:
     """Say what a run in other processes does until they end; Ctrl-C stops it with a checkpoint."""
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False)
 
-    console.print(f"in processes of its own, see {running.log_path}", soft_wrap=True)
+    devices = f"on {running.devices} devices, " if running.devices > 1 else ""
+    console.print(f"{devices}in processes of its own, see {running.log_path}", soft_wrap=True)
     try:
         running.wait(say=say)
     except KeyboardInterrupt:

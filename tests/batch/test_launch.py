@@ -12,7 +12,7 @@ import pytest
 
 from tests.training.records import record
 from workbench.batch import attach, fork, launch
-from workbench.batch.launch import Launched, _last_words
+from workbench.batch.launch import Launched, _last_words, _with_threads
 from workbench.core import ConfigError, RunError
 from workbench.tracking import RunFolder, encoding
 
@@ -185,6 +185,50 @@ def test_ranks_on_a_cpu_share_the_threads_of_who_launches_them(
     for devices, asked in ((1, None), (2, None), (8, None), (2, 5)):
         launch(nano_config.change(threads=asked, batch_rows=8), tmp_path, devices=devices)
     assert [config.training.threads for config in started] == [6, 3, 1, 5]
+
+
+def test_ranks_on_gpus_share_the_threads_too(nano_config):
+    config = nano_config.change(device="cuda", threads=6)
+    shared = [_with_threads(config, asked, 4).training.threads for asked in (None, 6)]
+    assert shared == [1, 6]
+
+
+@pytest.fixture
+def stopped(cached, nano_config, tmp_path):
+    """A run that was stopped before its first step."""
+    from workbench.training.run import train
+
+    class Stop:
+        def on_step(self, outcome):
+            raise KeyboardInterrupt
+
+        def on_events(self, events): ...
+
+    config = nano_config.change(parallel="fsdp", total_steps=4, checkpoint_every_steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path, callbacks=[Stop()])
+    RunFolder.open(tmp_path / "nano").append("stopped", 0)
+    return tmp_path / "nano"
+
+
+def test_a_resume_that_fails_is_no_success_of_what_was_there(stopped):
+    refused = attach(stopped, devices=2, arguments=["--step=77"])
+    with pytest.raises(RunError, match=r"stopped after . steps, not gone on with: .*step 77"):
+        refused.wait(say=lambda line: None)
+
+
+def test_a_resume_on_devices_that_do_not_fit_is_refused_before_a_process_starts(stopped):
+    with pytest.raises(ConfigError, match="not a multiple of 3 ranks"):
+        attach(stopped, devices=3)
+    assert not stopped.with_name("nano.launch").exists()
+
+
+def test_a_changed_length_is_the_one_that_is_said(stopped):
+    said = []
+    resumed = attach(stopped, arguments=["--set=total_steps=6"])
+    run = resumed.wait(say=said.append, every_seconds=0.0)
+    assert run.status() == "finished" and len(run.events("step")) == 6
+    assert any("step 6/6" in line for line in said), said
 
 
 def test_what_the_plan_could_not_count_is_a_warning(nano_config, tmp_path, started):

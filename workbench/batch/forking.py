@@ -8,7 +8,6 @@ The folder is made here, so that what cannot work is refused before a process st
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def fork(
 
     parent = RunFolder.open(Path(path).absolute())
     devices = devices_of(parent.path) if devices is None else devices
-    for message in check_devices(settings_before(parent, step).change(**changes), devices):
-        warnings.warn(message, stacklevel=2)
+    # Before there is a folder; what it warns of, `attach` says.
+    check_devices(settings_before(parent, step).change(**changes), devices)
     made = make_folder(parent, step, changes, prepared_again(parent), name=name)
     return attach(made.path, devices=devices)

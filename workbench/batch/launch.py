@@ -38,11 +38,14 @@ _RAISED = re.compile(r"(?!.*ChildFailedError)[\w.]*(Error|Exception|Exit): .+")
 class Launched:
     """A run that other processes train, followed through its folder.
 
-    path: of the run's folder, which appears once the text is prepared; devices: its ranks.
+    path: of the run's folder, which appears once the text is prepared; devices: its ranks;
+    since: when its processes were started, in unix seconds.
     """
 
-    def __init__(self, path: Path, process: int | None, born: str, devices: int):
-        self.path, self.devices = path, devices
+    def __init__(
+        self, path: Path, process: int | None, born: str, devices: int, since: float = 0.0
+    ):
+        self.path, self.devices, self._since = path, devices, since
         self._process, self._born = process, born
         self._asked_to_stop = False
         self._child: subprocess.Popen[bytes] | None = None
@@ -120,9 +123,10 @@ class Launched:
             alive = self.alive
             if RunFolder.holds_run(self.path):
                 folder = RunFolder.open(self.path)
-                total_steps = folder.config["training"]["total_steps"]
-                teller = teller or Teller(self.path.name, total_steps, every_seconds, say)
+                teller = teller or Teller(self.path.name, 0, every_seconds, say)
                 events, position = folder.follow(position)
+                if any(event["kind"] in ("started", "resumed", "set") for event in events):
+                    teller.total_steps = self.run.config.training.total_steps
                 if events:
                     teller.on_events(events)
             if not alive:
@@ -134,13 +138,15 @@ class Launched:
     def _ended(self, say: Say) -> Run:
         if RunFolder.holds_run(self.path):
             run = self.run
-            if self._asked_to_stop or run.status() in ("finished", "stopped"):
+            ended = self._began() and run.status() in ("finished", "stopped")
+            if self._asked_to_stop or ended:
                 nats = (run.summary() or {}).get("held_out_mean_nats")
                 told = "" if nats is None else f", held-out loss {nats:.4f} nats per token"
                 say(f"{self.path.name}: {run.status()}{told}")
                 return run
             reached = max((event["step"] + 1 for event in run.events("step")), default=0)
             where = f"{run.status()} after {reached} steps"
+            where += "" if self._began() else ", not gone on with"
             go_on = f"go on with: workbench resume {self.path}"
             go_on += f" --devices {self.devices}" if self.devices > 1 else ""
         else:
@@ -151,13 +157,18 @@ class Launched:
             remedy=f"{remedy or go_on}; its log is {self.log_path}",
         )
 
+    def _began(self) -> bool:
+        """Whether its processes came as far as training: how it ended before is no news of them."""
+        begun = (*self.run.events("started"), *self.run.events("resumed"))
+        return any(event["time"] >= self._since for event in begun)
+
 
 def launch(config: RunConfig, out_dir: str | Path, *, devices: int = 1) -> Launched:
     """Train `out_dir`/`config.name` in other processes, one for each device.
 
     Where the folder holds a run of this config: one that is at work is attached to, one that was
-    cut short goes on, a finished one is returned.  Ranks on a CPU share the threads of this
-    process, unless `threads` says how many each has.
+    cut short goes on, a finished one is returned.  Ranks share the threads of this process, unless
+    `threads` says how many each has.
 
     Raises:
         ConfigError: a policy, world size or model that does not fit, before anything starts.
@@ -167,10 +178,16 @@ def launch(config: RunConfig, out_dir: str | Path, *, devices: int = 1) -> Launc
     from workbench.training.device import resolve
 
     check_policies(config)
-    for message in check_devices(config, devices):
-        warnings.warn(message, stacklevel=2)
-    config = _with_threads(resolve(config), config.training.threads, devices)
+    worries = check_devices(config, devices)
     path = (Path(out_dir) / config.name).absolute()
+    if RunFolder.holds_run(path):
+        if config.training.threads is None:
+            # Those of another number of ranks: they are divided anew when it goes on.
+            config = config.change(threads=RunFolder.open(path).config["training"]["threads"])
+    else:
+        for message in worries:
+            warnings.warn(message, stacklevel=2)
+    config = _with_threads(resolve(config), config.training.threads, devices)
     if RunFolder.holds_run(path) or _recorded(path) is not None:
         return _again(path, config, devices)
     return _start(path, ["train", "--out", str(path.parent)], devices, config)
@@ -187,7 +204,10 @@ def attach(
             on, too.
     Raises:
         RunError: there is no run.
+        ConfigError: it is to go on with devices that are not there, or do not fit.
     """
+    from workbench.training import open_run
+
     path = Path(path).absolute()
     recorded = _recorded(path)
     if recorded is not None and recorded.alive:
@@ -198,7 +218,10 @@ def attach(
     known = devices or devices_of(path)
     if folder.status() == "finished" and not arguments:
         return Launched(path, None, "", known)
-    return _start(path, ["resume", str(path), *arguments], known)
+    for message in check_devices(open_run(path).config, known):
+        warnings.warn(message, stacklevel=2)
+    # Said, because a resume of several devices would otherwise start as many again.
+    return _start(path, ["resume", str(path), "--devices=1", *arguments], known)
 
 
 def devices_of(path: Path) -> int:
@@ -234,8 +257,8 @@ def check_devices(config: RunConfig, devices: int) -> list[str]:
 
 
 def _with_threads(config: RunConfig, asked: int | None, devices: int) -> RunConfig:
-    """A resolved config with a rank's part of the threads that a CPU has, where none were asked."""
-    if asked is not None or config.training.device != "cpu" or config.training.threads is None:
+    """A resolved config with a rank's part of this process' threads, where none were asked."""
+    if asked is not None or config.training.threads is None:
         return config
     return config.change(threads=max(1, config.training.threads // devices))
 
@@ -274,6 +297,7 @@ def _start(
     if devices > 1:
         spread = ["--standalone", f"--nproc-per-node={devices}"]
         module = ["-m", "torch.distributed.run", *spread, *module]
+    since = time.time()
     with (beside / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, *module],
@@ -286,9 +310,9 @@ def _start(
             # A shell starts background jobs with SIGINT ignored, which `stop` needs.
             preexec_fn=_hear_interrupts,
         )
-    launched = Launched(path, process.pid, _born(process.pid), devices)
+    launched = Launched(path, process.pid, _born(process.pid), devices, since)
     launched._child = process
-    record = {"process": process.pid, "born": launched._born, "devices": devices}
+    record = {"process": process.pid, "born": launched._born, "devices": devices, "since": since}
     durable.write_file(beside / "process.json", encoding.encode(record))
     return launched
 
@@ -312,8 +336,8 @@ def _recorded(path: Path) -> Launched | None:
     """What was launched last for this folder, dead or alive."""
     try:
         record: dict[str, Any] = encoding.decode((_beside(path) / "process.json").read_bytes())
-        return Launched(path, record["process"], record["born"], record["devices"])
-    except (FileNotFoundError, ValueError, KeyError):
+        return Launched(path, **record)
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 

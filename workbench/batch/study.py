@@ -94,7 +94,7 @@ class Teller:
 
     def __init__(self, heading: str, total_steps: int, every_seconds: float, say: Say):
         self._heading = heading
-        self._total_steps = total_steps
+        self.total_steps = total_steps
         self._every_seconds = every_seconds
         self._say = say
         self._said = time.monotonic()
@@ -118,8 +118,8 @@ class Teller:
         seconds_a_step = sum(event["seconds"] for event in steps) / len(steps)
         tokens_a_second = sum(event["tokens"] for event in steps) / len(steps) / seconds_a_step
         self._say(
-            f"{self._heading}: step {done}/{self._total_steps}, "
+            f"{self._heading}: step {done}/{self.total_steps}, "
             f"loss {steps[-1]['loss']:.3f} nats per token, "
             f"{tokens_a_second / 1000:.1f} k tokens/s, "
-            f"{seconds_a_step * (self._total_steps - done):.0f} s left"
+            f"{seconds_a_step * (self.total_steps - done):.0f} s left"
         )

@@ -11,6 +11,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,14 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.replace(training=training)
 
 
+def resolve_elsewhere(config: RunConfig) -> RunConfig:
+    """The config made concrete for a machine that is not asked: "auto" is a GPU, and bfloat16."""
+    training = config.training
+    device = "cuda" if training.device == "auto" else training.device
+    precision = "bfloat16" if training.precision == "auto" else training.precision
+    return config.replace(training=training.replace(device=device, precision=precision))
+
+
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -51,7 +60,8 @@ def _device(name: str) -> str:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"device '{name}' asked for, but this torch sees no CUDA device",
-            remedy="use device=auto, or install a CUDA build of torch",
+            remedy="use device=auto, or install a CUDA build of torch; to plan alone, give "
+            "memory_gib and flops_per_second (--memory-gib, --flops)",
         )
     return name
 
@@ -84,6 +94,16 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def threads_of_rank(threads: int, started: Mapping[str, Any]) -> int:
+    """Threads of a rank: those of the config, or its part of them on more ranks than then.
+
+    Args:
+        threads: of each rank that the run started on.
+        started: its environment.
+    """
+    return min(threads, max(1, threads * started.get("ranks", 1) // Ranks.here().world))
 
 
 def environment(config: RunConfig, corpus: PreparedCorpus) -> dict[str, Any]:

@@ -56,6 +56,11 @@ def take_device(device: str) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
+def abandon() -> None:
+    """Exit without a word to the others: one that failed would wait for those that wait for it."""
+    atexit.unregister(_leave)
+
+
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()

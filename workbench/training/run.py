@@ -30,11 +30,11 @@ from workbench.training import checkpoint
 from workbench.training.changes import check_change
 from workbench.training.checks import check_fits, check_policies
 from workbench.training.controls import Controls
-from workbench.training.device import environment, keep_freed_memory, resolve
+from workbench.training.device import environment, keep_freed_memory, resolve, threads_of_rank
 from workbench.training.fork import fork
 from workbench.training.loop import Callback, Loop
 from workbench.training.matching import match, matched_before
-from workbench.training.ranks import Ranks, join, take_device
+from workbench.training.ranks import Ranks, abandon, join, take_device
 from workbench.training.rows import prepared_again
 from workbench.training.spread import check_world
 from workbench.training.state import TrainState, build_state
@@ -383,11 +383,15 @@ def _launch(
     def work(controls: Controls) -> None:
         with locked:
             keep_freed_memory()
-            if state.config.training.threads:
-                torch.set_num_threads(state.config.training.threads)
+            if threads := state.config.training.threads:
+                torch.set_num_threads(threads_of_rank(threads, run.folder.environment))
             take_device(state.config.training.device)
             begin()
             Ranks.here().wait()
-            Loop(state, run.folder, controls, callbacks, replay=replay).run()
+            try:
+                Loop(state, run.folder, controls, callbacks, replay=replay).run()
+            except BaseException:
+                abandon()
+                raise
 
     return run._train(work, background=background)
