@@ -269,6 +269,26 @@ def test_a_gpu_is_asked_by_another_process_and_its_form_of_the_loss_is_planned_f
     assert found.loss_mib == pytest.approx(errors + (4 + 2) * head)
 
 
+def test_a_gpu_elsewhere_is_planned_for_without_one_here(gpu, monkeypatch):
+    config = llama_7b(parallel="fsdp").change(device="cuda", micro_batch_rows=4)
+    asked = plan(config.change(precision="bfloat16"), devices=8, flops_per_second=4e14)
+    gpu.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(planner, "gauge", None)
+    for device in ("cuda", "auto"):
+        elsewhere = {"memory_gib": 139, "flops_per_second": 4e14, "device": device}
+        found = plan(config, devices=8, **elsewhere)
+        assert found.rows() == asked.rows() and found.seconds == asked.seconds
+        assert (found.free_mib, found.device) == (139 * 1024, "cuda")
+    assert "no device was asked: 139 GiB are taken to be free on each" in found.notes
+    with pytest.raises(ConfigError, match="says nothing of its speed"):
+        plan(config, devices=8, memory_gib=139)
+    with pytest.raises(ConfigError) as refused:
+        plan(config, devices=8, flops_per_second=4e14)
+    assert "--memory-gib" in refused.value.remedy
+
+
 @pytest.mark.parametrize(("parallel", "makers"), [("fsdp", 1), ("ddp", 8)])
 def test_the_host_of_gpus_holds_the_models_that_ranks_make(gpu, parallel, makers):
     config = llama_7b(precision="bfloat16", parallel=parallel, activation_checkpointing=True)

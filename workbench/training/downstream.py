@@ -52,8 +52,7 @@ def evaluate_downstream(
         data: folder with copies of datasets as `owner/name`, for machines without a network.
         batch_rows: rows of one forward pass; the run's micro-batch when None.
         device, precision: as in `TrainingConfig`; what this machine has, not what the run had.
-        cache_dir: where prepared corpora are kept; see `data.prepare`.
-        progress: told (task and stage, done, total).
+        cache_dir: of prepared corpora; progress: told (task and stage, done, total).
     Returns:
         Records by task, as in `downstream/step_N/<task>.json`: see `evaluation.evaluate_task`.
     Raises:

@@ -12,27 +12,27 @@ Shapes: K domains, T tokens.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 
 from workbench.config import RunConfig
-from workbench.core import SELECTORS, ConfigError, SampleSource, SelectionTask
+from workbench.core import ConfigError
 from workbench.data.catalogue import domain_count
 from workbench.kernels.choice import Place, form_for
 from workbench.kernels.chunked import CHUNK_MIB
 from workbench.kernels.memory import free_mib
 from workbench.kernels.sample_loss import FULL_LOGITS_MIB
 from workbench.models.footprint import MIB, Footprint, footprint
-from workbench.training.device import resolve
+from workbench.training.device import resolve, resolve_elsewhere
 from workbench.training.gauge import gauge
-from workbench.training.signal_costs import FLOAT_BYTES, asked_by_mixer, signal_flops
+from workbench.training.run_plan import RunPlan
+from workbench.training.signal_costs import (
+    FLOAT_BYTES,
+    asked_by_mixer,
+    selector_runs_a_model,
+    signal_flops,
+)
 from workbench.training.spread import check_world
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MOMENTS = 2
 """Numbers that AdamW keeps of each parameter."""
@@ -44,76 +44,6 @@ UNKNOWN_VOCAB = 50_257
 """Stands in for a tokenizer that is not read for a plan: GPT-2's size."""
 
 
-@dataclass(frozen=True)
-class RunPlan:
-    """Memory of one device in MiB, and what the whole run takes.
-
-    activations_mib: of one forward pass, with what `activation_checkpointing` says; loss_mib: of
-    logits, as many as exist at a time, and of what their form keeps of the head; copies_mib:
-    weights converted to bfloat16, and with fsdp weights gathered; policies_mib: what signals of a
-    mixer keep on the device; selector_mib: with fsdp the whole model that judges, before a step;
-    peak_mib: of what exists at the same time, less than their sum where gradients take the place
-    of activations; free_mib: of the device.
-    host_mib: of the host of GPUs, where every rank (with fsdp the first alone) makes the whole
-    model before it moves; 0 on a CPU, where that is in the peak; host_free_mib: there.
-    tokens, flops, seconds: of all steps and evaluations; disk_mib: of checkpoints.
-    warnings: what the plan may be wrong about; notes: what it took for granted.
-    """
-
-    device: str
-    devices: int
-    parallel: str
-    parameters: int
-    parameters_mib: float
-    gradients_mib: float
-    optimizer_mib: float
-    activations_mib: float
-    loss_mib: float
-    copies_mib: float
-    policies_mib: float
-    selector_mib: float
-    peak_mib: float
-    free_mib: float
-    host_mib: float
-    host_free_mib: float
-    tokens: int
-    flops: float
-    flops_per_second: float
-    seconds: float
-    disk_mib: float
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def fits(self) -> bool:
-        return self.peak_mib <= self.free_mib and self.host_mib <= self.host_free_mib
-
-    def rows(self) -> list[dict[str, Any]]:
-        """A table of the memory of one device."""
-        parts = ("parameters", "gradients", "optimizer", "activations", "loss", "copies")
-        more = ("policies", "selector", "peak")
-        shown = {part: getattr(self, f"{part}_mib") for part in (*parts, *more)}
-        return [{"part": part, "mib": round(value)} for part, value in shown.items()]
-
-    def table(self) -> pd.DataFrame:
-        """`rows` for a notebook."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows()).set_index("part")
-
-    def __str__(self) -> str:
-        spread = f"{self.devices} × {self.device}" + (
-            f" ({self.parallel})" if self.devices > 1 else ""
-        )
-        return (
-            f"{self.parameters / 1e6:,.1f} M parameters on {spread}: {self.peak_mib:,.0f} MiB at "
-            f"the peak of each, {self.free_mib:,.0f} free; {self.tokens / 1e9:,.3g} B tokens, "
-            f"{self.flops:.2g} operations, {_duration(self.seconds)} at "
-            f"{self.flops_per_second:.2g} a second and device; {self.disk_mib:,.0f} MiB of "
-            "checkpoints"
-        )
-
-
 def plan(
     config: RunConfig,
     *,
@@ -121,6 +51,7 @@ def plan(
     devices: int = 1,
     device: str | None = None,
     flops_per_second: float | None = None,
+    memory_gib: float | None = None,
     vocab_size: int | None = None,
 ) -> RunPlan:
     """Plan a run without preparing its text.
@@ -133,12 +64,16 @@ def plan(
         device: such as "cuda" to plan for; that of the config when None.
         flops_per_second: that training reaches on one device; a share of what a short matrix
             product reaches there when None.
+        memory_gib: free on each device of another machine, of which none is asked; its rate must
+            be given too, and its host is taken to be large enough.
         vocab_size: of the tokenizer, where it is not `bpe` and the model takes its size from it.
     Raises:
-        ConfigError: unknown model or device, one that does not answer, ranks that the batch cannot
-            be dealt to.
+        ConfigError: unknown model or device, one that does not answer, or whose rate is neither
+            given nor asked; ranks that the batch cannot be dealt to.
     """
-    config = resolve(config if device is None else config.change(device=device))
+    here = memory_gib is None
+    config = config if device is None else config.change(device=device)
+    config = resolve(config) if here else resolve_elsewhere(config)
     check_world(config.training, devices)
     notes: list[str] = []
     shape = _shape(config, vocab_size, notes)
@@ -148,12 +83,7 @@ def plan(
         notes.append("evaluations are counted for one domain")
     memory = _memory(config, shape, devices, domains, notes)
     tokens, flops = _work(config, shape, domains)
-    precision = config.training.precision if flops_per_second is None else None
-    found = gauge(config.training.device, precision, devices)
-    if flops_per_second is None:
-        assert found.product_rate is not None
-        flops_per_second = REACHED_SHARE * found.product_rate
-        notes.append(f"time: {REACHED_SHARE:.0%} of the measured {found.product_rate:.2g} FLOP/s")
+    free, flops_per_second = _given(config, devices, memory_gib, flops_per_second, notes)
     whole = shape.parameters * FLOAT_BYTES / MIB
     sharing = _sharing(config, devices)
     return RunPlan(
@@ -162,9 +92,9 @@ def plan(
         parallel=config.training.parallel,
         parameters=shape.parameters,
         **memory,
-        free_mib=found.free_mib / sharing,
+        free_mib=free / sharing,
         host_mib=_makers(config, devices) * whole,
-        host_free_mib=free_mib("cpu"),
+        host_free_mib=free_mib("cpu") if here else math.inf,
         tokens=tokens,
         flops=flops,
         flops_per_second=flops_per_second,
@@ -208,6 +138,31 @@ def check_fits_device(config: RunConfig, planned: RunPlan) -> list[str]:
         f"{planned.device}, of which {planned.free_mib:,.0f} are free (most: {told}){doubt}",
         remedy="; ".join(remedies),
     )
+
+
+def _given(
+    config: RunConfig,
+    devices: int,
+    memory_gib: float | None,
+    flops_per_second: float | None,
+    notes: list[str],
+) -> tuple[float, float]:
+    """Free MiB and operations a second of a device: as given, or else as the device answers."""
+    if memory_gib is not None and flops_per_second is not None:
+        notes.append(f"no device was asked: {memory_gib:g} GiB are taken to be free on each")
+        return memory_gib * 1024, flops_per_second
+    if memory_gib is not None:
+        raise ConfigError(
+            "a device that is not asked says nothing of its speed",
+            remedy="give flops_per_second (--flops) too",
+        )
+    precision = config.training.precision if flops_per_second is None else None
+    found = gauge(config.training.device, precision, devices)
+    if flops_per_second is None:
+        assert found.product_rate is not None
+        flops_per_second = REACHED_SHARE * found.product_rate
+        notes.append(f"time: {REACHED_SHARE:.0%} of the measured {found.product_rate:.2g} FLOP/s")
+    return found.free_mib, flops_per_second
 
 
 def _shape(config: RunConfig, vocab_size: int | None, notes: list[str]) -> Footprint:
@@ -265,7 +220,7 @@ def _memory(
         "policies_mib": _policies(config, shape, domains, rows, split=accumulates or devices > 1),
         "selector_mib": whole if sharded and _judges_itself(config) else 0.0,
     }
-    if config.selector is not None and _runs_a_model(config):
+    if config.selector is not None and selector_runs_a_model(config):
         notes.append(f"selector '{config.selector.name}' plans its own memory and time")
     moving = parts["activations_mib"] + parts["loss_mib"] + parts["copies_mib"]
     if training.activation_checkpointing:
@@ -295,12 +250,19 @@ def _loss(config: RunConfig, shape: Footprint, tokens: int) -> tuple[float, floa
     dtype = getattr(torch, config.training.precision)
     narrow_bytes = dtype.itemsize if dtype.itemsize < FLOAT_BYTES else 0
     of_head = (FLOAT_BYTES + narrow_bytes) * shape.vocab_size * shape.width / MIB
-    place = Place.of(config.training.device)
+    place = _place(config)
     if form_for((dtype,), place, width=shape.width).form == "torch":
         return 3 * min(CHUNK_MIB, logits), of_head
     from workbench.kernels.triton_loss import ERROR_MIB
 
     return min(ERROR_MIB, logits * dtype.itemsize / FLOAT_BYTES), of_head
+
+
+def _place(config: RunConfig) -> Place:
+    """Where the run will be; a GPU that is not here is taken to have Triton and be recent."""
+    if _on_cuda(config) and not torch.cuda.is_available():
+        return Place("cuda", None, has_triton=True)
+    return Place.of(config.training.device)
 
 
 def _copies(config: RunConfig, shape: Footprint, sharded: bool) -> float:
@@ -328,20 +290,11 @@ def _policies(
     return found / MIB
 
 
-def _runs_a_model(config: RunConfig) -> bool:
-    """Whether the selector does; only one that is built knows, as its options decide."""
-    assert config.selector is not None
-    no_rows_MT = np.empty((0, config.rows.context_tokens + 1), dtype=np.int64)
-    task = SelectionTask(source=cast(SampleSource, None), reference_MT=no_rows_MT)
-    selector = SELECTORS.build(config.selector.name, task, **config.selector.options)
-    return getattr(selector, "judges_with_model", True)
-
-
 def _judges_itself(config: RunConfig) -> bool:
     """Whether a selector is given the run's own model, gathered on every rank."""
     if config.selector is None or config.selection.checkpoint is not None:
         return False
-    return _runs_a_model(config)
+    return selector_runs_a_model(config)
 
 
 def _unknown_domains(config: RunConfig, shape: Footprint, devices: int) -> tuple[str, ...]:
@@ -385,11 +338,3 @@ def _on_cuda(config: RunConfig) -> bool:
 def _sharing(config: RunConfig, devices: int) -> int:
     """Ranks that share one memory and one set of cores: all of them on a CPU."""
     return 1 if _on_cuda(config) else devices
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * 86_400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 86_400:,.1f} days"

@@ -13,11 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from workbench.config import RunConfig
-from workbench.core import MIXERS, MixingTask, ReferenceMixer, Signal, TrackingMixer
+from workbench.core import (
+    MIXERS,
+    SELECTORS,
+    MixingTask,
+    ReferenceMixer,
+    SampleSource,
+    SelectionTask,
+    Signal,
+    TrackingMixer,
+)
 from workbench.models.footprint import Footprint
 from workbench.models.layers import check_tracked
 from workbench.training.signals import OF_GRADIENTS, OF_WEIGHTS
@@ -122,3 +132,12 @@ def asked_by_mixer(config: RunConfig, shape: Footprint, domains: int) -> Asked:
         layers = shape.down_projections[-mixer.tracking.layers :]
         tracked = Tracked(layers, domains, mixer.tracking.projection_width)
     return Asked(mixer.needs, tracked, isinstance(mixer, ReferenceMixer))
+
+
+def selector_runs_a_model(config: RunConfig) -> bool:
+    """Whether the selector does; only one that is built knows, as its options decide."""
+    assert config.selector is not None
+    no_rows_MT = np.empty((0, config.rows.context_tokens + 1), dtype=np.int64)
+    task = SelectionTask(source=cast(SampleSource, None), reference_MT=no_rows_MT)
+    selector = SELECTORS.build(config.selector.name, task, **config.selector.options)
+    return getattr(selector, "judges_with_model", True)
