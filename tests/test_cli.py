@@ -131,6 +131,10 @@ def test_plan_says_what_a_run_needs_and_refuses_what_does_not_fit(call):
     assert large.exit_code == 1
     assert "6,738.4 M parameters on 4 × cpu (ddp)" in plain(large.output)
     assert "activation_checkpointing=True" in plain(large.output)
+    gpus = ("--devices", "8", "--memory-gib", "80", "--flops", "3e14", "--set", "parallel=fsdp")
+    elsewhere = call("plan", "--model", "llama-7b", *gpus, "--set", "micro_batch_rows=1")
+    assert elsewhere.exit_code == 0, elsewhere.output
+    assert "6,738.4 M parameters on 8 × cuda (fsdp)" in plain(elsewhere.output)
 
 
 def test_several_devices_are_refused_before_a_process_starts(call, tmp_path):
