@@ -18,6 +18,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from workbench.cli import app
+from workbench.config import RunConfig
+from workbench.console import devices_of
 from workbench.core import ConfigError, WorkbenchError
 from workbench.tracking import RunFolder
 
@@ -143,6 +145,21 @@ def test_several_devices_are_refused_before_a_process_starts(call, tmp_path):
     refused = call("train", *TINY, "--devices", "2", "--sink", "wandb")
     assert refused.exit_code == 1 and "--sink wandb with several devices" in plain(refused.output)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("command", [("resume", "r"), ("fork", "r", "--step", "0")])
+def test_as_many_devices_as_the_run_had_unless_told_or_a_rank(call, tmp_path, monkeypatch, command):
+    config = RunConfig(name="r", training={"batch_rows": 8, "device": "cpu"})
+    RunFolder.create(tmp_path / "r", config=config.to_dict(), environment={})
+    (tmp_path / "r.launch").mkdir()
+    record = {"process": 0, "born": "never", "devices": 9, "since": 0.0}
+    (tmp_path / "r.launch" / "process.json").write_text(json.dumps(record))
+    refused = call(*command)
+    assert refused.exit_code == 1 and "some of 9 ranks without a row" in plain(refused.output)
+    refused = call(*command, "--devices", "11")
+    assert "some of 11 ranks without a row" in plain(refused.output)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert devices_of(tmp_path / "r", None) == 1
 
 
 def test_prepare_shows_what_the_corpus_holds(call):
