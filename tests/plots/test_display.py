@@ -6,8 +6,11 @@ import base64
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 from workbench import plots
+from workbench.evaluation import verdict
+from workbench.plots.lettering import fitted
 
 
 def pixels(content: bytes):
@@ -34,6 +37,27 @@ def test_every_figure_has_a_picture(make):
     for name in ("loss", "held_out", "ess", "weights", "implied_mixture", "mixture"):
         image = pixels(plots.png(getattr(plots, name)(run)))
         assert (image[..., :3].min(axis=2) < 0.8).sum() > 1000, name
+
+
+def test_names_of_250_letters_are_broken_into_lines_and_leave_room_for_the_figure(make):
+    long = ", ".join(f"mixture.domain_{i}=0.{i}646313043" for i in range(9))[:250]
+    assert len(long) == 250
+    run = make("a")
+    other = verdict({0: 3.0, 1: 3.1}, {0: 2.9, 1: 3.05}, name=long, baseline_name="uniform")
+    same = replace(other, name=long + "2", outcome="better")
+    for figure in (
+        plots.loss({long: run, "uniform": run}),
+        plots.held_out({long: run, "uniform": run}),
+        plots.verdicts([other, same]),
+    ):
+        image = pixels(plots.png(figure))
+        assert image.shape[1] == 1800
+        coloured = image[..., :3].max(axis=2) - image[..., :3].min(axis=2) > 0.3
+        assert coloured[:, 720:1080].any(), "something is drawn between the names"
+    lines = fitted(f"{long} against uniform", 40).split("\n")
+    assert len(lines) <= 3 and all(len(line) <= 40 for line in lines)
+    assert lines[0].startswith("mixture.domain_0=") and lines[-1].endswith("against uniform")
+    assert fitted("short", 40) == "short"
 
 
 def test_a_notebook_gets_the_figure_and_its_picture(make):

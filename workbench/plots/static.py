@@ -10,15 +10,14 @@ readers differ in what they put behind a transparent one.
 
 from __future__ import annotations
 
-import html
 import io
-import math
 import re
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
+from workbench.plots.lettering import break_names, fitted, label_powers, plain
 from workbench.plots.theme import TEXT
 
 WIDTH_PX = 900
@@ -42,11 +41,13 @@ _SYMBOLS = {
     "star": "*",
 }
 _POINT = 72 / 96
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _PX_PER_LETTER = 7
 _LEGEND_KEY_PX = 56
+_CATEGORY_TICK_PX = 30
 _Y_LABEL_PX = 78
 _SCALE_PX = 84
+_MOST_OF_WIDTH = 0.4
+"""That the names beside the panels take on either side; longer ones are broken into lines."""
 
 
 def png(figure: go.Figure, path: str | Path | None = None, *, width: int = WIDTH_PX) -> bytes:
@@ -79,13 +80,17 @@ class _Drawing:
         margin = figure.layout.margin
         named = [trace for trace in figure.data if trace.name and trace.showlegend is not False]
         self.named = named if figure.layout.showlegend is not False and len(named) > 0 else []
-        letters = max((len(line) for t in named for line in _plain(t.name).split("\n")), default=0)
+        letters = max((len(line) for t in named for line in plain(t.name).split("\n")), default=0)
         scales = any(t.type != "bar" and t.marker.showscale for t in figure.data if "marker" in t)
+        most = _MOST_OF_WIDTH * width
         room = max(
-            _LEGEND_KEY_PX + _PX_PER_LETTER * letters if self.named else 0,
+            min(_LEGEND_KEY_PX + _PX_PER_LETTER * letters, most) if self.named else 0,
             _SCALE_PX if scales else 0,
         )
-        left = max(_Y_LABEL_PX, 30 + self._longest_category())
+        left = max(_Y_LABEL_PX, min(_CATEGORY_TICK_PX + self._longest_category(), most))
+        self.legend_letters, self.category_letters = (
+            int((most - taken) / _PX_PER_LETTER) for taken in (_LEGEND_KEY_PX, _CATEGORY_TICK_PX)
+        )
         self.x0, self.x1 = left / width, 1 - ((margin.r or 20) + room) / width
         self.y0, self.y1 = (margin.b or 50) / height, 1 - (margin.t or 60) / height
         self.axes: dict[tuple[str, str], Any] = {}
@@ -99,7 +104,7 @@ class _Drawing:
             for y in (trace.y if trace.y is not None else ())
             if isinstance(y, str)
         ]
-        return _PX_PER_LETTER * max((len(_plain(name)) for name in names), default=0)
+        return _PX_PER_LETTER * max((len(plain(name)) for name in names), default=0)
 
     def draw(self) -> None:
         if not self.figure.data:
@@ -115,10 +120,11 @@ class _Drawing:
         for (x, y), axes in self.axes.items():
             _dress(axes, self.figure.layout[_axis(x)], self.figure.layout[_axis(y)])
             self._shapes(axes, x, y)
+            break_names(axes.yaxis, self.category_letters)
         self._annotations()
         title = self.figure.layout.title
         if title.text:
-            self.canvas.text(self.x0, 0.985, _plain(title.text), va="top", fontsize=11.5)
+            self.canvas.text(self.x0, 0.985, plain(title.text), va="top", fontsize=11.5)
         if self.named:
             self._legend()
 
@@ -137,14 +143,14 @@ class _Drawing:
             self.axes[x, y] = self.canvas.add_axes(place)
             if order is not None:
                 # The first categories an axis meets fix their order.
-                self.axes[x, y].yaxis.update_units([_plain(name) for name in order])
+                self.axes[x, y].yaxis.update_units([plain(name) for name in order])
                 self.axes[x, y].set_ylim(-0.6, len(order) - 0.4)
         return self.axes[x, y]
 
     def _scatter(self, axes: Any, trace: Any) -> None:
         if trace.marker.colorscale is not None:
             return self._coloured(axes, trace)
-        x, y = _list(trace.x), [_plain(v) if isinstance(v, str) else v for v in _list(trace.y)]
+        x, y = _list(trace.x), [plain(v) if isinstance(v, str) else v for v in _list(trace.y)]
         colour, opacity = _colour(trace.line.color or trace.marker.color)
         if trace.fill == "toself":
             fill, alpha = _colour(trace.fillcolor)
@@ -167,7 +173,7 @@ class _Drawing:
             markerfacecolor=_colour(trace.marker.color or trace.line.color)[0],
             markeredgewidth=trace.marker.line.width or 0,
             markevery=None if size is None or isinstance(size, (int, float)) else _shown(size),
-            label=_plain(trace.name),
+            label=plain(trace.name),
         )
         if trace.error_x.array is not None:
             handle = self._error_bars(axes, trace, x, y)
@@ -188,14 +194,14 @@ class _Drawing:
             marker=_symbol(look.symbol),
             alpha=look.opacity,
             linewidths=0,
-            label=_plain(trace.name),
+            label=plain(trace.name),
         )
         if look.showscale:
             # Inside the panel's own width, so that the axes keep the place the layout gives them.
             beside = axes.inset_axes((1.02, 0.0, 0.02, 0.6))
             bar = self.canvas.colorbar(handle, cax=beside)
             bar.outline.set_visible(False)
-            beside.set_title(_plain(look.colorbar.title.text), fontsize=8, loc="left")
+            beside.set_title(plain(look.colorbar.title.text), fontsize=8, loc="left")
         self._keep(trace, handle)
 
     def _error_bars(self, axes: Any, trace: Any, x: list, y: list) -> Any:
@@ -208,7 +214,7 @@ class _Drawing:
             color=trace.marker.color,
             markersize=trace.marker.size * _POINT,
             capsize=4,
-            label=_plain(trace.name),
+            label=plain(trace.name),
         )
 
     def _stack(self, axes: Any, trace: Any, x: list, y: list) -> None:
@@ -220,23 +226,23 @@ class _Drawing:
         handle = axes.fill_between(
             x, below, above, facecolor=(fill, alpha), edgecolor=TEXT, hatch=hatch, linewidth=0.4
         )
-        handle.set_label(_plain(trace.name))
+        handle.set_label(plain(trace.name))
         self.stacks[key] = above
         self._keep(trace, handle)
 
     def _heatmap(self, axes: Any, trace: Any) -> None:
         colours = _colours(trace.colorscale)
-        across, down = ([_plain(name) for name in names] for names in (trace.x, trace.y))
+        across, down = ([plain(name) for name in names] for names in (trace.x, trace.y))
         axes.imshow(trace.z, cmap=colours, vmin=trace.zmin, vmax=trace.zmax, aspect="auto")
         axes.set_xticks(range(len(across)), across, rotation=20)
         axes.set_yticks(range(len(down)), down)
         for row, values in enumerate(trace.z):
             for column, value in enumerate(values):
-                told = f"{value:.2f}" if trace.text is None else _plain(trace.text[row][column])
+                told = f"{value:.2f}" if trace.text is None else plain(trace.text[row][column])
                 axes.text(column, row, told, ha="center", va="center", color="#333333")
 
     def _bar(self, axes: Any, trace: Any) -> None:
-        names, values = [_plain(name) for name in trace.y], _list(trace.x)
+        names, values = [plain(name) for name in trace.y], _list(trace.x)
         left = self.stacks.get((trace.xaxis, "bars"), [0.0] * len(values))
         handle = axes.barh(
             names,
@@ -247,11 +253,11 @@ class _Drawing:
             hatch=2 * (trace.marker.pattern.shape or ""),
             edgecolor="white",
             linewidth=0,
-            label=_plain(trace.name),
+            label=plain(trace.name),
         )
         for name, value, text in zip(names, values, trace.text or (), strict=False):
             axes.annotate(
-                _plain(text), (value, name), (4, 0), textcoords="offset points", va="center"
+                plain(text), (value, name), (4, 0), textcoords="offset points", va="center"
             )
         if trace.text is not None:
             axes.margins(x=0.35)
@@ -287,14 +293,14 @@ class _Drawing:
             }
             if note.xref == "paper":
                 x, y = self.x0 + note.x * width, self.y0 + note.y * height
-                self.canvas.text(x, y, _plain(note.text), **look)
+                self.canvas.text(x, y, plain(note.text), **look)
             else:
                 axes = self.axes[note.xref or "x", (note.yref or "y").removesuffix(" domain")]
                 of_panel = str(note.yref).endswith(" domain")
                 place = axes.get_xaxis_transform() if of_panel else axes.transData
                 fill, alpha = _colour(note.bgcolor or "#FFFFFF")
                 box = {"facecolor": fill, "alpha": alpha, "linewidth": 0, "pad": 1}
-                axes.text(note.x, note.y, _plain(note.text), transform=place, bbox=box, **look)
+                axes.text(note.x, note.y, plain(note.text), transform=place, bbox=box, **look)
 
     def _legend(self) -> None:
         handles = self.handles
@@ -302,6 +308,7 @@ class _Drawing:
             handles = handles[::-1]
         self.canvas.legend(
             handles=handles,
+            labels=[fitted(handle.get_label(), self.legend_letters) for handle in handles],
             loc="upper left",
             bbox_to_anchor=(self.x1 + 0.008, self.y1 + 0.02),
             frameon=False,
@@ -317,11 +324,11 @@ def _dress(axes: Any, x: Any, y: Any) -> None:
     for side, axis in (("x", x), ("y", y)):
         if axis.showgrid is not False:
             axes.grid(True, axis=side, color="#DDDDDD", linewidth=0.6)
-        getattr(axes, f"set_{side}label")(_plain(axis.title.text or ""), color="#333333")
+        getattr(axes, f"set_{side}label")(plain(axis.title.text or ""), color="#333333")
         logarithmic = axis.type == "log"
         if logarithmic:
             getattr(axes, f"set_{side}scale")("log")
-            _label_powers(getattr(axes, f"{side}axis"))
+            label_powers(getattr(axes, f"{side}axis"))
         if axis.range:
             ends = [10**end for end in axis.range] if logarithmic else axis.range
             getattr(axes, f"set_{side}lim")(*ends)
@@ -341,26 +348,6 @@ def _dress(axes: Any, x: Any, y: Any) -> None:
         axes.set_axis_off()
     if y.scaleanchor:
         axes.set_aspect("equal", adjustable="box")
-
-
-def _label_powers(axis: Any) -> None:
-    """Ticks at powers of ten, and between them where the axis is shorter than two decades.
-
-    matplotlib would write them as formulas, which text from a corpus must never become.
-    """
-    from matplotlib.ticker import FuncFormatter
-
-    def told(value: float, _position: int | None = None) -> str:
-        exponent = round(math.log10(value))
-        return f"10{str(exponent).translate(_SUPERSCRIPT)}"
-
-    def between(value: float, _position: int | None = None) -> str:
-        low, high = sorted(axis.get_view_interval())
-        digit = round(value / 10 ** math.floor(math.log10(value)))
-        return f"{value:g}" if high < 30 * low and digit in (2, 5) else ""
-
-    axis.set_major_formatter(FuncFormatter(told))
-    axis.set_minor_formatter(FuncFormatter(between))
 
 
 def _axis(reference: str) -> str:
@@ -383,10 +370,6 @@ def _list(values: Any) -> list:
 
 def _shown(sizes: Any) -> list[int]:
     return [index for index, size in enumerate(sizes) if size]
-
-
-def _plain(text: str | None) -> str:
-    return html.unescape(re.sub(r"<br ?/?>", "\n", text or ""))
 
 
 def _colour(text: str | None) -> tuple[Any, float]:
