@@ -14,6 +14,7 @@ from tests.training.records import assert_same_record, record
 from workbench.config import Policy
 from workbench.core import ConfigError, NumericsError, RunError, WorkbenchError
 from workbench.training import open_run, resume, start, train
+from workbench.training.ranks import _leave
 
 
 @pytest.fixture
@@ -151,6 +152,16 @@ def test_controls_refuse_what_they_cannot_do(training):
         run.wait()
     with pytest.raises(RunError, match="not training in this process"):
         run.pause()
+
+
+def test_a_rank_whose_run_failed_does_not_wait_for_the_others_at_exit(training, monkeypatch):
+    done = []
+    monkeypatch.setattr("workbench.training.ranks.atexit.unregister", done.append)
+    training(total_steps=1)
+    assert not done
+    with pytest.raises(Crash):
+        training(into="broken", callbacks=[StopAt(0, crash)])
+    assert done == [_leave]
 
 
 def test_a_failing_background_run_raises_on_wait(training, capsys):
@@ -500,3 +511,16 @@ def test_a_checkpoint_of_another_corpus_is_refused(training, cache_dir):
     (folder / "state.blake2b").write_text(checkpoint._digest(folder / "state.pt"))
     with pytest.raises(RunError, match="the corpus has changed since the checkpoint"):
         resume(run.path, cache_dir=cache_dir, changes={"total_steps": 50})
+
+
+@pytest.mark.parametrize(("micro", "world", "rows"), [(None, 1, 9), (None, 4, 3), (2, 4, 2)])
+def test_no_pass_of_an_evaluation_is_larger_than_one_of_training(monkeypatch, micro, world, rows):
+    asked = {}
+    monkeypatch.setattr(loop, "held_out_loss", lambda *given, **how: asked.update(how) or {"a": 1.0})
+    config = RunConfig().change(batch_rows=9, micro_batch_rows=micro)
+    state = SimpleNamespace(step=0, model=None, corpus=None, config=config)
+    own = {"_flush": lambda: None, "_emit": lambda *kind, **event: None}
+    ranks, cost = Ranks(rank=0, world=world), SimpleNamespace(evaluate=0.0)
+    own = {**own, "_evaluated_step": None, "state": state, "_ranks": ranks, "_cost": cost}
+    loop.Loop._evaluate(SimpleNamespace(**own))  # pyright: ignore[reportArgumentType]
+    assert asked["batch_rows"] == rows
