@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.measure import Timing, compare, record
 from benchmarks.mixing_cost import Contender
@@ -39,29 +39,25 @@ Runs = dict[str, list[Run]]
 
 def study_of(corpus: str, *, seeds: int, steps: int) -> tuple[Study, Study]:
     """All settings with a choice of rows, and those without quad over the whole pool."""
-    made = together(
-        "demo",
-        corpus=CORPORA[corpus] | {"held_out_fraction": 0.2},
-        total_steps=steps,
-        evaluate_every_steps=steps,
-        checkpoint_every_steps=10 * steps,
-        held_out_rows=24,
-        device="cpu",
-    )
-    made = {
-        label: [config.replace(name=f"{corpus}_{config.name}") for config in own[:seeds]]
-        for label, own in made.items()
-    }
-    whole = {label: own for label, own in made.items() if "quad" not in label}
-    selection = made["quad"][0].selection
-    random = {
-        label: [
-            config.replace(name=f"{config.name}_random", selector="random", selection=selection)
-            for config in own
-        ]
-        for label, own in whole.items()
-    }
-    return made | random, whole
+
+    def made(against: Literal["pool", "random"]) -> Study:
+        study = together(
+            "demo",
+            against=against,
+            corpus=CORPORA[corpus] | {"held_out_fraction": 0.2},
+            total_steps=steps,
+            evaluate_every_steps=steps,
+            checkpoint_every_steps=10 * steps,
+            held_out_rows=24,
+            device="cpu",
+        )
+        return {
+            label: [config.replace(name=f"{corpus}_{config.name}") for config in own[:seeds]]
+            for label, own in study.items()
+        }
+
+    whole = {label: own for label, own in made("pool").items() if "quad" not in label}
+    return made("random"), whole
 
 
 def what_happened(runs: Runs) -> dict[str, Any]:

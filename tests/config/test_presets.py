@@ -144,3 +144,34 @@ def test_the_mixers_of_the_experiments_can_be_built_on_the_pile():
 def tokens_of(config):
     training = config.training
     return training.total_steps * training.batch_rows * config.rows.context_tokens
+
+
+@pytest.mark.parametrize("profile", presets.TOGETHER_SEEDS)
+def test_all_together_can_be_compared_with_as_many_rows_taken_at_random(profile):
+    study = presets.together(profile, against="random")
+    selection = study["quad"][0].selection
+    pool = presets.together(profile)
+    for label, configs in study.items():
+        for config, plain in zip(configs, pool[label], strict=True):
+            assert config.selection == selection
+            if "quad" in label:
+                assert config == plain
+                continue
+            assert config.selector.name == "random" and plain.selector is None
+            assert config.name == f"{plain.name}_random"
+            alike = {"name": plain.name, "selector": plain.selector, "selection": plain.selection}
+            assert config.replace(**alike) == plain
+    with pytest.raises(ConfigError, match="rndom"):
+        presets.together(profile, against="rndom")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("profile", presets.TOGETHER_SEEDS)
+def test_every_evaluation_of_all_together_has_a_checkpoint_that_is_kept(profile):
+    training = presets.together(profile)["quad"][0].training
+    every = training.evaluate_every_steps
+    assert training.checkpoint_every_steps == every
+    # One more is of the choice.
+    assert training.keep_checkpoints > training.total_steps // every
+    given = presets.together(profile, checkpoint_every_steps=7, keep_checkpoints=1)
+    given = given["none"][0].training
+    assert (given.checkpoint_every_steps, given.keep_checkpoints) == (7, 1)

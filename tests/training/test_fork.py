@@ -1,6 +1,7 @@
 """Forks share their first steps with a parent and differ in what was changed, and nothing else."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -35,11 +36,14 @@ def test_a_fork_with_nothing_changed_repeats_its_parent_to_the_bit(parent, step)
 def test_what_the_parent_computed_is_not_computed_again(parent, monkeypatch):
     steps, real = [], Loop._step
     monkeypatch.setattr(Loop, "_step", lambda self: steps.append(self.state.step) or real(self))
-    fork(parent, 30, peak_lr=1e-4)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*no checkpoint")
+        fork(parent, 30, peak_lr=1e-4)
     assert steps == list(range(30, 40))
     steps.clear()
     # No checkpoint of step 33: the three steps after the one of step 30 are repeated.
-    other = fork(parent, 33, temperature=5.0)
+    with pytest.warns(UserWarning, match="no checkpoint of step 33.* again from step 30"):
+        other = fork(parent, 33, temperature=5.0)
     assert steps == list(range(30, 40))
     mine, theirs = up_to(other, 33), up_to(parent, 33)
     assert mine[0] == theirs[0] and mine[1].equals(theirs[1])

@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from workbench.config import papers
 from workbench.config.paper_recipes import RECIPES
-from workbench.config.run import Policy, RunConfig, SelectionConfig
+from workbench.config.run import Policy, RunConfig, SelectionConfig, TrainingConfig
 from workbench.core import ConfigError, unknown_name
 
 Study = dict[str, list[RunConfig]]
@@ -284,24 +284,38 @@ def _to_pretrain(
     return base.replace(corpus={"max_domain_mb": base.corpus.max_domain_mb, **given})
 
 
+AGAINST = ("pool", "random")
 TOGETHER_SEEDS = {"ci": 2, "demo": 3, "full": 5}
 
 
 def together(
-    profile: str, *, seed: int = 0, corpus: Mapping[str, Any] | None = None, **training: Any
+    profile: str,
+    *,
+    seed: int = 0,
+    against: Literal["pool", "random"] = "pool",
+    corpus: Mapping[str, Any] | None = None,
+    **training: Any,
 ) -> Study:
     """Selection, mixing and weighting: each alone, in pairs, all three, and `none` of them.
 
-    A label names what is on: `quad` chooses rows after a quarter of the run, in place of reading
-    the whole pool in random order; `acodm` sets the mixture, in place of a uniform one; `linupper`
-    weighs samples, in place of equal weights.
+    A label names what is on: `quad` chooses rows after a quarter of the run, `acodm` sets the
+    mixture, in place of a uniform one, and `linupper` weighs samples, in place of equal weights.
+    Every evaluation has a checkpoint, so that a fork at one repeats no step.
 
     Args:
         profile: as in `tour`.
+        against: what runs without `quad` read: the whole `pool` in random order, or, from the same
+            step on, as many rows as quad chooses, taken at `random`.
         corpus, training: fields in place of the profile's.
+    Raises:
+        ConfigError: no such profile or field, or `against` is neither.
     """
+    if against not in AGAINST:
+        problem, remedy = unknown_name("choice to compare with", against, AGAINST)
+        raise ConfigError(problem, remedy=remedy)
     base = _base(profile, TOUR_PROFILES)
     base = base.replace(training=base.training.replace(**training))
+    base = base.replace(training=base.training.replace(**_checkpoints(base.training) | training))
     base = base.replace(corpus=dict(corpus)) if corpus is not None else base
     steps = base.training.total_steps
     quad = _quad(base, profile)
@@ -319,7 +333,20 @@ def together(
         for cell in cells
     }
     seeds = range(seed, seed + TOGETHER_SEEDS[profile])
-    return over_seeds(base, variants, seeds=seeds)
+    study = over_seeds(base, variants, seeds=seeds)
+    if against == "pool":
+        return study
+    at_random = {"selector": Policy("random"), "selection": slots["quad"]["selection"]}
+    for label in (label for label in study if "quad" not in label):
+        study[label] = [c.replace(name=f"{c.name}_random", **at_random) for c in study[label]]
+    return study
+
+
+def _checkpoints(training: TrainingConfig) -> dict[str, int]:
+    """All are kept: one at every evaluation and one of the choice."""
+    every = training.evaluate_every_steps
+    kept = max(training.keep_checkpoints, 1 + training.total_steps // every)
+    return {"checkpoint_every_steps": every, "keep_checkpoints": kept}
 
 
 def _quad(base: RunConfig, profile: str) -> dict[str, Any]:

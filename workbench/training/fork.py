@@ -11,6 +11,7 @@ step, so a fork with nothing changed repeats its parent to the bit on a CPU.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def fork(
     """Make the folder of a fork beside its parent's; whole, or not at all.
 
     Changes that were made to the parent at `step` or later are made in the fork too, except in the
-    settings that the fork changes itself.
+    settings that the fork changes itself.  Without a checkpoint of `step` it is warned of the steps
+    that are trained again.
 
     Args:
         step: the first step that is the fork's own; the parent may still be training.
@@ -63,6 +65,12 @@ def fork(
     path = _path(parent, step, plain, name)
     base = max((s for s in parent.checkpoints() if s <= step), default=0)
     origin = {"parent": parent.path.name, "step": step, "changes": plain}
+    if base < step:
+        warnings.warn(
+            f"{parent.path.name} has no checkpoint of step {step} any more, or never had: its fork "
+            f"trains again from step {base} (checkpoint_every_steps, keep_checkpoints)",
+            stacklevel=2,
+        )
     try:
         return branch(
             parent,
