@@ -1,11 +1,13 @@
 """How far each way of mixing got, against a baseline of the same seed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from workbench.batch import mixing_scores, score_table
 from workbench.core import DataError
+from workbench.evaluation import verdict
 
 
 @pytest.fixture
@@ -44,6 +46,28 @@ def test_the_table_says_how_often_the_baseline_was_reached(runs):
     assert table.loc["direct", "reached the baseline"] == "1 of 2"
     assert table.loc["direct", "after steps (mean)"] == 2.0
     assert table.loc["direct", "share left out"] == 0.125
+
+
+def test_the_table_has_the_paired_difference_with_its_interval_and_the_seeds_it_needs(runs):
+    scores = mixing_scores(runs, without=["noise"])
+    row = score_table(scores).loc["direct"]
+    # −1 and +1 nats: nothing on average, and a t interval of 12.7 standard errors on two seeds.
+    assert row["difference"] == 0 and row["outcome"] == "within noise"
+    assert row["high"] == -row["low"] == pytest.approx(12.7062, abs=1e-4)
+    better = replace(scores["direct"], final_nats={0: 4.9, 1: 3.88})
+    table = score_table({**scores, "direct": better})
+    told = verdict({0: 5.0, 1: 4.0}, {0: 4.9, 1: 3.88}, name="direct", baseline_name="uniform")
+    assert table.loc["direct", "difference"] == pytest.approx(-0.11)
+    assert table.loc["direct", "seeds needed"] == told.seeds_needed is not None
+    assert table.loc["uniform", "outcome"] == "baseline"
+    assert table.loc["uniform"][["difference", "low", "high", "seeds needed"]].isna().all()
+
+
+def test_the_table_is_held_against_the_baseline_of_the_scores(runs):
+    table = score_table(mixing_scores(runs, "direct", without=["noise"]))
+    assert list(table["outcome"]) == ["within noise", "baseline"]
+    single = {label: own[:1] for label, own in runs.items()}
+    assert score_table(mixing_scores(single)).loc["direct", "outcome"] == "undecided"
 
 
 def test_a_seed_without_a_baseline_is_named(runs):

@@ -3,7 +3,8 @@
     scores = mixing_scores(runs, "uniform", without=["noise"])
     scores["acodm"].steps_to_baseline[0]              # of seed 0; inf: never reached
 
-All per seed, ready for `evaluation.verdict`; `score_table` prints them as means.
+All per seed, ready for `evaluation.verdict`; `score_table` prints them as means, and the final
+losses as paired differences to the baseline's with their intervals.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,12 +32,14 @@ class MixingScores:
 
     final_nats: mean held-out loss per token over the domains that count; steps_to_baseline: until
     the final loss of the baseline's run of the same seed was reached, or inf; wasted_share: of the
-    batches of the second half, the part of the domains left out (0 when none is).
+    batches of the second half, the part of the domains left out (0 when none is).  baseline: its
+    label.
     """
 
     final_nats: dict[int, float]
     steps_to_baseline: dict[int, float]
     wasted_share: dict[int, float]
+    baseline: str
 
 
 def mixing_scores(
@@ -53,15 +56,20 @@ def mixing_scores(
     from workbench.evaluation import held_out_curve
 
     groups = group_runs(runs)
+    baseline = choose_baseline(groups, baseline)
     targets = {
         run.config["seed"]: held_out_curve(run.events(), without=without).final_nats
-        for run in groups[choose_baseline(groups, baseline)]
+        for run in groups[baseline]
     }
-    return {label: _scores(label, own, targets, without) for label, own in groups.items()}
+    return {label: _scores(label, own, baseline, targets, without) for label, own in groups.items()}
 
 
 def _scores(
-    label: str, runs: Sequence[RunFolder], targets: Mapping[int, float], without: Collection[str]
+    label: str,
+    runs: Sequence[RunFolder],
+    baseline: str,
+    targets: Mapping[int, float],
+    without: Collection[str],
 ) -> MixingScores:
     from workbench.evaluation import held_out_curve, steps_to_reach
 
@@ -77,6 +85,7 @@ def _scores(
             seed: steps_to_reach(curve, targets[seed]) for seed, curve in curves.items()
         },
         wasted_share={run.config["seed"]: _wasted(run, without) for run in runs},
+        baseline=baseline,
     )
 
 
@@ -93,7 +102,12 @@ def _wasted(run: RunFolder, without: Collection[str]) -> float:
 
 
 def score_table(scores: Mapping[str, MixingScores]) -> pd.DataFrame:
-    """Means over seeds, a row per label; how often the baseline was reached, and when."""
+    """Means over seeds, a row per label; how often the baseline was reached, and when.
+
+    Beside the final loss stands its paired difference to the baseline's, with its interval, the
+    outcome and the seeds that an effect of this size would need; see `evaluation.Verdict`.  The
+    baseline's own row has none of these.
+    """
     import pandas as pd
 
     rows = {}
@@ -102,8 +116,25 @@ def score_table(scores: Mapping[str, MixingScores]) -> pd.DataFrame:
         rows[label] = {
             "seeds": len(own.final_nats),
             "held-out loss (nats/token)": round(float(np.mean(list(own.final_nats.values()))), 4),
+            **_difference(label, own, scores[own.baseline]),
             "reached the baseline": f"{len(reached)} of {len(own.final_nats)}",
             "after steps (mean)": round(float(np.mean(reached)), 1) if reached else "never",
             "share left out": round(float(np.mean(list(own.wasted_share.values()))), 3),
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"seeds needed": "Int64"})
+
+
+def _difference(label: str, own: MixingScores, baseline: MixingScores) -> dict[str, Any]:
+    from workbench.evaluation import verdict
+
+    if label == own.baseline:
+        columns = ("difference", "low", "high", "outcome", "seeds needed")
+        return {**dict.fromkeys(columns), "outcome": "baseline"}
+    found = verdict(baseline.final_nats, own.final_nats, name=label, baseline_name=own.baseline)
+    return {
+        "difference": round(found.mean_difference, 4),
+        "low": round(found.low, 4),
+        "high": round(found.high, 4),
+        "outcome": found.outcome,
+        "seeds needed": found.seeds_needed,
+    }
