@@ -10,6 +10,7 @@ All work in place and leave the names of parameters as they were.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -72,6 +73,10 @@ def shard(model: Decoder, *, device: str, dtype: torch.dtype | None) -> list[FSD
     for unit in units:
         fully_shard(unit, mesh=mesh, mp_policy=precision)
     register_fsdp_forward_method(model, "hidden")
+    # GPT-2's hidden states are a view, which nothing changes in place: they go into the loss.
+    warnings.filterwarnings(
+        "ignore", r"FSDP2-wrapped module \(FSDPDecoder\) returned a view", UserWarning
+    )
     sharded: list[FSDPModule] = [unit for unit in units if isinstance(unit, FSDPModule)]
     for unit in sharded:
         # The loss is divided by the rows of all ranks already.
