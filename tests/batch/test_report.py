@@ -79,6 +79,20 @@ def test_the_report_says_what_was_found_where_and_under_which_settings(runs, tmp
     assert "nothing failed" in text
 
 
+def test_a_warning_is_reported_once_with_its_first_step_and_how_often(write_run, tmp_path):
+    run = write_run("w", end=None)
+    with run.lock():
+        for step, message in ((1, "the pool is <small>"), (2, "lone"), (3, "the pool is <small>")):
+            run.append("warning", step, message=message)
+        run.append("finished", 4)
+    text = report([run], tmp_path / "report.html").read_text()
+    assert "nothing failed" not in text
+    row = "<td>warning</td><td>the pool is &lt;small&gt; (2 times)</td>"
+    assert text.count(row) == 1
+    assert "<td>warning</td><td>lone</td>" in text
+    assert re.search(rf"<td[^>]*>1</td>{re.escape(row)}", text)
+
+
 def test_text_from_outside_is_escaped_everywhere(write_run, tmp_path):
     losses = {HOSTILE: 3.0, "clean": 4.0}
     runs = {HOSTILE: write_run("a", final=losses), "other": write_run("b", final=losses)}

@@ -41,7 +41,7 @@ WEIGHT_FIGURES = {
 }
 """Drawn where a run gave its samples different weights."""
 
-_NOTABLE = ("failed", "stopped", "resumed", "paused", "unpaused", "set")
+_NOTABLE = ("failed", "stopped", "resumed", "paused", "unpaused", "set", "warning")
 
 
 def report(
@@ -264,19 +264,34 @@ def _events(runs: list[RunFolder]) -> str:
             "detail": _detail(event),
         }
         for run in runs
-        for event in run.events()
-        if event["kind"] in _NOTABLE
+        for event in _notable(run)
     ]
     if not rows:
         return page.paragraph(
-            "All runs went straight through: nothing failed, nothing was changed."
+            "All runs went straight through: nothing failed or was changed, nothing gave a warning."
         )
-    return page.table(rows, caption="Failures, interruptions and changes")
+    return page.table(rows, caption="Failures, interruptions, changes and warnings")
+
+
+def _notable(run: RunFolder) -> list[dict[str, Any]]:
+    """Events to show, in order; a repeated warning stands at its first step, with `times`."""
+    found: list[dict[str, Any]] = []
+    warned: dict[str, dict[str, Any]] = {}
+    for event in run.events():
+        if event["kind"] == "warning" and event["message"] in warned:
+            warned[event["message"]]["times"] += 1
+        elif event["kind"] in _NOTABLE:
+            found.append({**event, "times": 1})
+            if event["kind"] == "warning":
+                warned[event["message"]] = found[-1]
+    return found
 
 
 def _detail(event: Mapping[str, Any]) -> str:
     if event["kind"] == "failed":
         return f"{event['problem']} — {event['remedy']}"
+    if event["kind"] == "warning":
+        return event["message"] + (f" ({event['times']} times)" if event["times"] > 1 else "")
     changes = event.get("changes") or {}
     return ", ".join(f"{name} = {value}" for name, value in changes.items())
 
