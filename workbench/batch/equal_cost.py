@@ -93,10 +93,9 @@ def cost_table(runs: Runs, *, without: Collection[str] = ()) -> pd.DataFrame:
         }
         for label, own in groups.items()
     ]
-    table = pd.DataFrame(rows)
-    if table["cost_flops"].isna().any():
-        return table[[name for name in table if not str(name).endswith("_flops")]]
-    return table
+    if any(math.isnan(row["cost_flops"]) for row in rows):
+        rows = [{k: row[k] for k in row if not k.endswith("_flops")} for row in rows]
+    return pd.DataFrame(rows)
 
 
 def cost_curves(runs: Runs, *, without: Collection[str] = ()) -> dict[str, list[Curve]]:
@@ -242,10 +241,11 @@ def _by_phase(groups: Groups) -> dict[str, dict[str, float]]:
 
 def _spent(run: Mapping[str, Mapping[str, float | None]], phase: str, by: str) -> float:
     """What a phase took; 0 where the run has none, NaN where operations were not counted."""
-    own = run.get(phase)
-    if own is None or (by == "seconds" and own[by] is None):
+    if phase not in run:
         return 0.0
-    return math.nan if own[by] is None else float(own[by])
+    spent = run[phase][by]
+    uncounted = 0.0 if by == "seconds" else math.nan
+    return uncounted if spent is None else spent
 
 
 def _charged_flops(by_phase: Mapping[str, float]) -> list[float]:
