@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ import torch
 
 import workbench.training.checkpoint as checkpoint
 from tests.training.records import assert_same_record, record
-from workbench.config import Policy
+from workbench.config import Policy, RunConfig
 from workbench.core import ConfigError, NumericsError, RunError, WorkbenchError
-from workbench.training import open_run, resume, start, train
-from workbench.training.ranks import _leave
+from workbench.training import loop, open_run, resume, start, train
+from workbench.training.ranks import Ranks, _leave
 
 
 @pytest.fixture
@@ -513,14 +514,21 @@ def test_a_checkpoint_of_another_corpus_is_refused(training, cache_dir):
         resume(run.path, cache_dir=cache_dir, changes={"total_steps": 50})
 
 
-@pytest.mark.parametrize(("micro", "world", "rows"), [(None, 1, 9), (None, 4, 3), (2, 4, 2)])
+@pytest.mark.parametrize(("micro", "world", "rows"), [(None, 1, 8), (None, 3, 3), (2, 4, 2)])
 def test_no_pass_of_an_evaluation_is_larger_than_one_of_training(monkeypatch, micro, world, rows):
     asked = {}
-    monkeypatch.setattr(loop, "held_out_loss", lambda *given, **how: asked.update(how) or {"a": 1.0})
-    config = RunConfig().change(batch_rows=9, micro_batch_rows=micro)
+    monkeypatch.setattr(
+        loop, "held_out_loss", lambda *given, **how: asked.update(how) or {"a": 1.0}
+    )
+    config = RunConfig().change(batch_rows=8, micro_batch_rows=micro)
     state = SimpleNamespace(step=0, model=None, corpus=None, config=config)
-    own = {"_flush": lambda: None, "_emit": lambda *kind, **event: None}
-    ranks, cost = Ranks(rank=0, world=world), SimpleNamespace(evaluate=0.0)
-    own = {**own, "_evaluated_step": None, "state": state, "_ranks": ranks, "_cost": cost}
-    loop.Loop._evaluate(SimpleNamespace(**own))  # pyright: ignore[reportArgumentType]
+    evaluating = SimpleNamespace(
+        state=state,
+        _evaluated_step=None,
+        _ranks=Ranks(rank=0, world=world),
+        _cost=SimpleNamespace(evaluate=0.0),
+        _flush=lambda: None,
+        _emit=lambda *kind, **event: None,
+    )
+    loop.Loop._evaluate(evaluating)  # pyright: ignore[reportArgumentType]
     assert asked["batch_rows"] == rows

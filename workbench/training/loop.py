@@ -259,7 +259,7 @@ class Loop:
             state.model,
             state.corpus,
             rows_per_domain=training.held_out_rows,
-            batch_rows=training.micro_batch_rows or training.batch_rows,
+            batch_rows=training.micro_batch_rows or self._ranks.largest_part(training.batch_rows),
             device=training.device,
             precision=training.precision,
             share=self._ranks,
