@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from workbench.kernels import peak_mib, sample_loss
+from workbench.kernels.memory import sent
 
 MIB = 2**18
 """Float32 numbers of one MiB."""
@@ -55,3 +56,13 @@ def test_chunked_loss_needs_an_eighth_of_full_logits():
     full_mib = peak_mib(full) - gradients_mib
     assert full_mib > 2 * 4 * rows * tokens * vocab / 2**20
     assert chunked_mib <= full_mib / 8
+
+
+def test_what_is_sent_to_a_gpu_lies_where_the_copy_need_not_wait(monkeypatch):
+    asked = []
+    x = torch.arange(3)
+    pinned = type("Pinned", (), {"to": lambda self, *to, **how: asked.append((to, how))})
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned())
+    sent(x, "cuda:1")
+    assert asked == [(("cuda:1",), {"non_blocking": True})]
+    assert sent(x, "cpu") is x

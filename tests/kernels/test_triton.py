@@ -13,7 +13,7 @@ import torch.nn.functional as F
 pytest.importorskip("triton", reason="triton is not installed")
 
 from workbench.core import IGNORE_INDEX, ConfigError
-from workbench.kernels import sample_loss
+from workbench.kernels import sample_loss, triton_products
 from workbench.kernels.domain_gradients import GradientTracker, domain_runs
 from workbench.kernels.influence_scores import contract
 from workbench.kernels.kronecker import reference_token_moments, token_moments
@@ -126,6 +126,17 @@ def test_products_by_domain(dtype, domain_b):
     assert relative_error(parts_KOI, truth) < EXACT
     absent = [k for k in range(5) if k not in domain_b]
     assert not parts_KOI[absent].any()
+
+
+def test_the_order_of_a_micro_batch_is_sent_once_for_all_its_layers(monkeypatch):
+    sent = []
+    triton_products._by_domain.cache_clear()
+    monkeypatch.setattr(triton_products, "sent", lambda x, device: sent.append(device) or x)
+    layers = [drawn(4, 5, width) for width in (7, 9, 11)]
+    for domain_b in ([3, 0, 0, 3], [1, 1, 0, 1]):
+        for x in layers:
+            domain_products(x, x, domain_runs(domain_b), 4, tile=TILE)
+    assert len(sent) == 2 * 2
 
 
 def test_products_by_domain_of_inputs_with_gaps_and_of_rows_without_tokens():

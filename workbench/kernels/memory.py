@@ -1,7 +1,8 @@
-"""Peak memory of a piece of code, to the byte, on the CPU; memory that a device has left.
+"""Peak memory of a piece of code, on the CPU; memory that a device has left; the way there.
 
     peak_mib(lambda: loss().backward())
     free_mib("cuda:0")
+    tokens_BT = sent(tokens_BT, "cuda:0")
 
 The peak reads the allocator's own events, so that temporaries inside an operator count, and counts
 what is allocated above the start.  Not the resident set, which depends on the machine and its
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def peak_mib(function: Callable[[], object]) -> float:
@@ -51,3 +53,11 @@ def free_mib(device: str = "cpu") -> float:
         return float("inf")
     entries = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines())
     return int(entries["MemAvailable"].split()[0]) / 2**10
+
+
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the host on a device, without waiting for what the device has still to do."""
+    if x.device.type != "cpu" or torch.device(device).type != "cuda":
+        return x.to(device)
+    # From memory that the kernel may move, a copy waits whatever it is asked.
+    return x.pin_memory().to(device, non_blocking=True)

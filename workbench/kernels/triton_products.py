@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from workbench.kernels.counting import note_flops
+from workbench.kernels.memory import sent
 from workbench.kernels.tiling import (
     Tile,
     add_product,
@@ -52,22 +54,18 @@ def domain_products(
         runs: domain, first row and end of rows that follow each other; a domain may have several,
             or none, which gives zeros.
     """
-    order = [row for _, first, end in sorted(runs) for row in range(first, end)]
-    rows_K = [0] * domains
-    for domain, first, end in runs:
-        rows_K[domain] += end - first
+    order_b, end_K, largest = _by_domain(tuple(runs), domains, s_bTO.device)
     s_bTO = s_bTO.reshape(len(s_bTO), -1, s_bTO.shape[-1]).contiguous()
     a_bTI = a_bTI.reshape(len(a_bTI), -1, a_bTI.shape[-1]).contiguous()
     (_, tokens, outputs), inputs = s_bTO.shape, a_bTI.shape[-1]
-    tile = (tile or Tile.of(s_bTO.dtype)).fitted(outputs, inputs, max(rows_K) * tokens)
+    tile = (tile or Tile.of(s_bTO.dtype)).fitted(outputs, inputs, largest * tokens)
     parts_KOI = s_bTO.new_empty(domains, outputs, inputs, dtype=torch.float32)
-    end_K = torch.tensor(rows_K).cumsum(dim=0).to(s_bTO.device)
-    note_flops(2 * len(order) * tokens * outputs * inputs)
+    note_flops(2 * len(order_b) * tokens * outputs * inputs)
     with torch.cuda.device_of(s_bTO):
         _domain_tile[(parts_of(outputs, tile.rows), parts_of(inputs, tile.columns), domains)](
             s_bTO,
             a_bTI,
-            torch.tensor(order, dtype=torch.int64, device=s_bTO.device),
+            order_b,
             end_K,
             parts_KOI,
             tokens,
@@ -80,6 +78,23 @@ def domain_products(
             **tile.options,
         )
     return parts_KOI
+
+
+# All layers of a micro-batch ask for the same.
+@lru_cache(maxsize=2)
+def _by_domain(
+    runs: tuple[tuple[int, int, int], ...], domains: int, device: torch.device
+) -> tuple[Tensor, Tensor, int]:
+    """Rows in order of their domain, (b,); where each domain ends in them, (K,); rows of the most.
+
+    Both on the device, without waiting for it.
+    """
+    order = [row for _, first, end in sorted(runs) for row in range(first, end)]
+    rows_K = [0] * domains
+    for domain, first, end in runs:
+        rows_K[domain] += end - first
+    order_b = sent(torch.tensor(order, dtype=torch.int64), device)
+    return order_b, sent(torch.tensor(rows_K).cumsum(dim=0), device), max(rows_K)
 
 
 def symmetric_product(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench.core import Scope, StreamingReweighter
+from workbench.kernels.memory import sent
 from workbench.training.device import autocast
 from workbench.training.ranks import Ranks
 from workbench.training.signals import StepSignals
@@ -140,7 +141,7 @@ class _Step:
         with self.watch.rows(part) as order_b:
             if order_b is None:
                 return self._forward(self.tokens_bT[part], self.labels_bT[part])
-            order_b = order_b.to(self.tokens_bT.device)
+            order_b = sent(order_b, self.tokens_bT.device)
             tokens_bT, labels_bT = self.tokens_bT[part][order_b], self.labels_bT[part][order_b]
             return self._forward(tokens_bT, labels_bT)[order_b.argsort()]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from workbench.core import PROCESS_GENERATORS, Batch, NumericsError, StepOutcome, stream_seed
 from workbench.kernels import valid_rows
+from workbench.kernels.memory import sent
 from workbench.training.accumulate import accumulate, splits
 from workbench.training.device import autocast
 from workbench.training.optimizer import learning_rate, set_learning_rate
@@ -46,8 +47,8 @@ def train_step(state: TrainState, batch: Batch) -> Stepped:
     config = state.config.training
     ranks = Ranks.here()
     own = ranks.part(len(batch))
-    tokens_bT = batch.tokens_BT[own].to(config.device, non_blocking=True)
-    labels_bT = batch.labels_BT[own].to(config.device, non_blocking=True)
+    tokens_bT = sent(batch.tokens_BT[own], config.device)
+    labels_bT = sent(batch.labels_BT[own], config.device)
     valid_B = ranks.gather(valid_rows(labels_bT), len(batch))
     split = ranks.world > 1 or splits(state, ranks, len(batch))
     watch = state.signals.step(state.mixer.needs, batch.domain_B[own], split=split)
