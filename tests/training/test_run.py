@@ -15,6 +15,7 @@ from tests.training.records import assert_same_record, record
 from workbench.config import Policy, RunConfig
 from workbench.core import ConfigError, NumericsError, RunError, WorkbenchError
 from workbench.training import loop, open_run, resume, start, train
+from workbench.training.device import threads_of_rank
 from workbench.training.ranks import Ranks, _leave
 
 
@@ -153,6 +154,16 @@ def test_controls_refuse_what_they_cannot_do(training):
         run.wait()
     with pytest.raises(RunError, match="not training in this process"):
         run.pause()
+
+
+@pytest.mark.parametrize(
+    ("threads", "ranks", "world", "own"), [(6, 1, 1, 6), (6, 1, 4, 1), (3, 2, 3, 2), (3, 2, 1, 3)]
+)
+def test_more_ranks_share_the_threads_that_a_run_started_with(
+    monkeypatch, threads, ranks, world, own
+):
+    monkeypatch.setattr(Ranks, "here", lambda: Ranks(0, world))
+    assert threads_of_rank(threads, {"ranks": ranks}) == own
 
 
 def test_a_rank_whose_run_failed_does_not_wait_for_the_others_at_exit(training, monkeypatch):
