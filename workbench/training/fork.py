@@ -65,12 +65,7 @@ def fork(
     path = _path(parent, step, plain, name)
     base = max((s for s in parent.checkpoints() if s <= step), default=0)
     origin = {"parent": parent.path.name, "step": step, "changes": plain}
-    if base < step:
-        warnings.warn(
-            f"{parent.path.name} has no checkpoint of step {step} any more, or never had: its fork "
-            f"trains again from step {base} (checkpoint_every_steps, keep_checkpoints)",
-            stacklevel=2,
-        )
+    _warn_of_repeated(parent, base, step)
     try:
         return branch(
             parent,
@@ -90,6 +85,15 @@ def fork(
             f"{error.filename} was removed while {parent.path} was being forked",
             remedy="fork again, or raise keep_checkpoints",
         ) from None
+
+
+def _warn_of_repeated(parent: RunFolder, base: int, step: int) -> None:
+    if base < step:
+        warnings.warn(
+            f"{parent.path.name} has no checkpoint of step {step}: its fork trains again from step "
+            f"{base} (checkpoint_every_steps and keep_checkpoints say which there are)",
+            stacklevel=3,
+        )
 
 
 def steps_done(run: RunFolder) -> int:
