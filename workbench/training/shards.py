@@ -43,7 +43,7 @@ def save_shards(
 
 def load_shards(model: nn.Module, optimizer: torch.optim.Optimizer, folder: Path) -> None:
     """Read what this rank needs of a folder written by any number of ranks."""
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict import set_state_dict
     from torch.distributed.checkpoint.state_dict_loader import load
 
