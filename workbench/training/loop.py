@@ -347,7 +347,8 @@ class Loop:
         for message in messages:
             self._emit("warning", message=message)
             if self._ranks.leads:
-                warnings.warn(message, stacklevel=2)
+                # Its place is a step of a run; a line of ours would tell a user nothing.
+                warnings.warn_explicit(message, UserWarning, str(self.folder.path), self.state.step)
 
     def _flush(self) -> None:
         self._told(self.recorder.flush())
